@@ -1,0 +1,3 @@
+//! The HTTP+JSON API on a Unix socket.
+
+pub mod model;

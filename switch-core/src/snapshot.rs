@@ -1,0 +1,214 @@
+//! The compiled configuration that a worker reads: immutable, replaced whole by one swap.
+//!
+//! What the switch learns ([`Fdb`], [`PortState`]) is only referred to, so it survives the swap.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::addr::MacAddr;
+use crate::fdb::Fdb;
+use crate::id::{PortId, SwitchId};
+use crate::security::{PortState, SecurityPolicy};
+use crate::vid::Vid;
+use crate::vlan::VlanPolicy;
+
+/// What happens to a frame from a new source when the port has reached its limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Overflow {
+    /// Drop it.
+    Drop,
+    /// Forward it without learning.
+    Flood,
+}
+
+/// A bound on the MAC addresses learnt behind one port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MacLimit {
+    /// How many.
+    pub count: u32,
+    /// And then.
+    pub overflow: Overflow,
+}
+
+/// A port as the pipeline knows it.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Its number.
+    pub id: PortId,
+    /// The switch it belongs to, an index into the switches given to [`Snapshot::new`].
+    pub switch: SwitchId,
+    /// False when the administrator has disabled it.
+    pub enabled: bool,
+    /// True when its device is there and carries traffic; frames are sent only to ports that are up.
+    pub up: bool,
+    /// VLAN membership.
+    pub vlan: VlanPolicy,
+    /// Promiscuous mode, MAC changes, forged transmits.
+    pub security: SecurityPolicy,
+    /// The configured MAC address of the guest.
+    pub mac: Option<MacAddr>,
+    /// Never talks to another isolated port.
+    pub isolated: bool,
+    /// Bound on learnt addresses.
+    pub mac_limit: Option<MacLimit>,
+    /// What the port has shown of its guest.
+    pub state: Arc<PortState>,
+}
+
+/// A switch as the pipeline knows it.
+#[derive(Clone, Debug)]
+pub struct Switch {
+    /// Largest payload of a frame after its Ethernet header and tags, octets.
+    pub mtu: u16,
+    /// How long a learnt address lasts without being seen.
+    pub ageing: Duration,
+    /// The MAC table.
+    pub fdb: Arc<Fdb>,
+}
+
+/// The whole configuration of the datapath.
+#[derive(Debug)]
+pub struct Snapshot {
+    generation: u64,
+    switches: Box<[Switch]>,
+    ports: Box<[Option<Port>]>,
+    floods: Box<[FloodTable]>,
+}
+
+/// Who hears a flood, per VLAN of one switch.
+#[derive(Debug)]
+struct FloodTable {
+    /// Index into `lists` per VLAN.
+    of_vid: Box<[u16]>,
+    lists: Vec<Members>,
+}
+
+/// The ports of one VLAN that are up.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Members {
+    all: Box<[PortId]>,
+    promiscuous: Box<[PortId]>,
+}
+
+impl Snapshot {
+    /// Puts switches and ports together. `generation` grows with every snapshot.
+    ///
+    /// # Panics
+    /// If two ports have one id, or a port names a switch that is not there: the compiler of the configuration numbers both.
+    pub fn new(generation: u64, switches: Vec<Switch>, ports: Vec<Port>) -> Self {
+        let slots = ports
+            .iter()
+            .map(|port| port.id.index() + 1)
+            .max()
+            .unwrap_or(0);
+        let mut table: Box<[Option<Port>]> = std::iter::repeat_with(|| None).take(slots).collect();
+        for port in ports {
+            assert!(
+                port.switch.index() < switches.len(),
+                "{:?} names a switch that is not there",
+                port.id
+            );
+            let slot = &mut table[port.id.index()];
+            assert!(slot.is_none(), "{:?} is there twice", port.id);
+            *slot = Some(port);
+        }
+        let floods = (0..switches.len())
+            .map(|switch| {
+                FloodTable::new(
+                    table
+                        .iter()
+                        .flatten()
+                        .filter(|port| port.switch.index() == switch),
+                )
+            })
+            .collect();
+        Self {
+            generation,
+            switches: switches.into(),
+            ports: table,
+            floods,
+        }
+    }
+
+    /// A configuration without switches or ports.
+    pub fn empty() -> Self {
+        Self::new(0, Vec::new(), Vec::new())
+    }
+
+    /// The number given to [`Snapshot::new`].
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// All ports, in the order of their ids.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().flatten()
+    }
+
+    /// One port.
+    #[inline]
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id.index())?.as_ref()
+    }
+
+    /// All switches, in the order of their ids.
+    pub fn switches(&self) -> &[Switch] {
+        &self.switches
+    }
+
+    /// The switch of a port of this snapshot.
+    #[inline]
+    pub fn switch(&self, id: SwitchId) -> &Switch {
+        &self.switches[id.index()]
+    }
+
+    /// Every port of `switch` that is up, enabled and carries `vid`, in the order of their ids.
+    #[inline]
+    pub fn members(&self, switch: SwitchId, vid: Vid) -> &[PortId] {
+        &self.floods[switch.index()].members(vid).all
+    }
+
+    /// Those of [`Snapshot::members`] whose security policy accepts promiscuous mode.
+    #[inline]
+    pub fn promiscuous(&self, switch: SwitchId, vid: Vid) -> &[PortId] {
+        &self.floods[switch.index()].members(vid).promiscuous
+    }
+}
+
+impl FloodTable {
+    fn new<'a>(ports: impl Iterator<Item = &'a Port>) -> Self {
+        let ports: Vec<&Port> = ports.filter(|port| port.up && port.enabled).collect();
+        // Most VLANs have the members of the trunks that carry everything, so equal lists are stored once.
+        let mut lists: Vec<Members> = Vec::new();
+        let mut known: HashMap<Vec<PortId>, u16> = HashMap::new();
+        let of_vid = (0..Vid::COUNT as u16)
+            .filter_map(Vid::new)
+            .map(|vid| {
+                let all: Vec<PortId> = ports
+                    .iter()
+                    .filter(|p| p.vlan.carries(vid))
+                    .map(|p| p.id)
+                    .collect();
+                *known.entry(all).or_insert_with_key(|all| {
+                    let promiscuous = ports
+                        .iter()
+                        .filter(|p| p.security.promiscuous && p.vlan.carries(vid))
+                        .map(|p| p.id)
+                        .collect();
+                    lists.push(Members {
+                        all: all.as_slice().into(),
+                        promiscuous,
+                    });
+                    (lists.len() - 1) as u16
+                })
+            })
+            .collect();
+        Self { of_vid, lists }
+    }
+
+    #[inline]
+    fn members(&self, vid: Vid) -> &Members {
+        &self.lists[usize::from(self.of_vid[vid.index()])]
+    }
+}
