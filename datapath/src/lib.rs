@@ -28,10 +28,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("worker {worker} cannot be started: {source}")]
-    Spawn {
-        worker: usize,
-        source: std::io::Error,
-    },
+    Spawn { worker: usize, source: std::io::Error },
     #[error(
         "worker {worker} cannot be pinned to core {core}: {source}; name cores that `nproc` lists in `workers.cores`"
     )]
@@ -151,10 +148,7 @@ pub struct Datapath {}
 
 impl Datapath {
     /// Starts the workers with an empty snapshot. `notify` is called (from a worker, must not block) when an event is waiting.
-    pub fn start(
-        options: &Options,
-        notify: Box<dyn Fn() + Send + Sync>,
-    ) -> Result<Self, StartError> {
+    pub fn start(options: &Options, notify: Box<dyn Fn() + Send + Sync>) -> Result<Self, StartError> {
         todo!()
     }
     /// How many workers run: the number of queues that [`Datapath::attach`] wants.

@@ -72,9 +72,7 @@ impl fmt::Debug for MacAddr {
 
 /// The text is not a MAC address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is not a MAC address: six hexadecimal octets such as 52:54:00:00:00:01 are expected"
-)]
+#[error("`{0}` is not a MAC address: six hexadecimal octets such as 52:54:00:00:00:01 are expected")]
 pub struct ParseMacError(String);
 
 impl FromStr for MacAddr {

@@ -105,13 +105,7 @@ impl Fdb {
     }
     /// Where a frame to `mac` goes. Lock-free.
     #[inline]
-    pub fn lookup(
-        &self,
-        vid: Vid,
-        mac: MacAddr,
-        now: Timestamp,
-        ageing: Duration,
-    ) -> Option<PortId> {
+    pub fn lookup(&self, vid: Vid, mac: MacAddr, now: Timestamp, ageing: Duration) -> Option<PortId> {
         todo!()
     }
     /// Learns that `mac` is behind `port`. Never waits.

@@ -97,11 +97,7 @@ impl Snapshot {
     /// # Panics
     /// If two ports have one id, or a port names a switch that is not there: the compiler of the configuration numbers both.
     pub fn new(generation: u64, switches: Vec<Switch>, ports: Vec<Port>) -> Self {
-        let slots = ports
-            .iter()
-            .map(|port| port.id.index() + 1)
-            .max()
-            .unwrap_or(0);
+        let slots = ports.iter().map(|port| port.id.index() + 1).max().unwrap_or(0);
         let mut table: Box<[Option<Port>]> = std::iter::repeat_with(|| None).take(slots).collect();
         for port in ports {
             assert!(

@@ -101,10 +101,7 @@ impl DropReason {
 
     /// The reason of a name as [`DropReason::name`] gives it.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|reason| reason.name() == name)
+        Self::ALL.iter().copied().find(|reason| reason.name() == name)
     }
 }
 

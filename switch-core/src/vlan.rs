@@ -32,9 +32,7 @@ impl VlanSet {
 
     /// The members in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = Vid> {
-        (0..4095)
-            .filter_map(Vid::new)
-            .filter(|vid| self.contains(*vid))
+        (0..4095).filter_map(Vid::new).filter(|vid| self.contains(*vid))
     }
 }
 
@@ -142,9 +140,7 @@ impl VlanPolicy {
     #[inline]
     pub fn egress(&self, vid: Vid, priority: u16) -> Option<Tag> {
         match self {
-            Self::Trunk { native, tpid, .. } if *native != Some(vid) => {
-                Some(Tag::new(*tpid, vid, priority))
-            }
+            Self::Trunk { native, tpid, .. } if *native != Some(vid) => Some(Tag::new(*tpid, vid, priority)),
             _ => None,
         }
     }

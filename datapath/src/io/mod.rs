@@ -50,10 +50,7 @@ pub enum OpenError {
     #[error(
         "no permission to open `{device}` ({source}); vswitchd needs CAP_NET_ADMIN and CAP_NET_RAW, and access to /dev/net/tun for TAPs"
     )]
-    Permission {
-        device: String,
-        source: std::io::Error,
-    },
+    Permission { device: String, source: std::io::Error },
     #[error(
         "there is no network namespace `{netns}` for the TAP `{device}`; make it with `ip netns add {netns}`"
     )]
