@@ -1,2 +1,56 @@
-//! x
-fn main() {}
+//! `cargo xtask`: the project's own tasks.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own tasks
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Shows the switch at work: three machines, two VLANs, traffic, a trace, metrics. Works as root and as an ordinary user
+    Demo {
+        /// Keep the switch running at the end, to look around
+        #[arg(long)]
+        keep: bool,
+    },
+    #[command(hide = true)]
+    DemoInside {
+        dir: PathBuf,
+        bin: PathBuf,
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Checks and tests everything; as root on Debian, installs what that needs
+    Test {
+        /// Only the steps whose name contains this
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Measures the switch beside its peers, in the same run
+    Bench(xtask::bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Demo { keep } => xtask::demo::run(keep),
+        Task::DemoInside { dir, bin, keep } => xtask::demo::inside(&dir, &bin, keep),
+        Task::Test { only } => xtask::test::run(only.as_deref()),
+        Task::Bench(arguments) => xtask::bench::run(&arguments),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
