@@ -1,0 +1,347 @@
+//! From a right configuration to the snapshot that the workers read, and the [`Registry`] of what outlives a snapshot.
+//!
+//! [`compile()`] is pure but for the registry. Order of an apply, with the daemon's part in brackets:
+//!
+//! 1. [open the new ports' devices: all that can fail]
+//! 2. [`compile()`]: numbers the new ports, and takes out of the MAC tables what the change makes wrong
+//! 3. [attach the new ports' queues, publish the snapshot: returns when no worker reads the old one]
+//! 4. [`Registry::settle`]: takes out what workers learnt by the old snapshot meanwhile; says which ports went
+//! 5. [detach those ports, set their counters to zero], then [`Registry::release`] each
+//!
+//! Thread rule: the registry belongs to the one task that applies configurations; the tables and states it hands out are shared.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use switch_core::addr::MacAddr;
+use switch_core::fdb::{Fdb, Filter};
+use switch_core::id::{PortId, SwitchId};
+use switch_core::security::PortState;
+use switch_core::snapshot::{self, Snapshot};
+use switch_core::vid::Vid;
+
+use super::units::Name;
+use super::validate::{Attachment, EffectivePort, Rules, ValidConfig};
+
+/// What survives a change of configuration: numbers and states of ports, MAC tables of switches.
+#[derive(Debug)]
+pub struct Registry {
+    seed: u64,
+    ports: HashMap<Name, Slot>,
+    /// Name by id, of ports that are there or retired.
+    names: Vec<Option<Name>>,
+    /// Ids that were released, the one released first in front: a number comes back as late as possible.
+    free: VecDeque<PortId>,
+    /// Ports that went, not yet told by [`Registry::settle`].
+    retired: Vec<PortId>,
+    /// Ids told by [`Registry::settle`], not yet released.
+    leaving: HashSet<PortId>,
+    switches: HashMap<Name, Table>,
+    /// Ports whose learnt entries the next [`Registry::settle`] flushes again.
+    stale: BTreeSet<PortId>,
+}
+
+/// A port that is there.
+#[derive(Debug)]
+struct Slot {
+    id: PortId,
+    state: Arc<PortState>,
+    /// What its learnt addresses depend on.
+    place: Place,
+    /// What its guest's state depends on.
+    guest: (Attachment, Option<MacAddr>),
+    up: bool,
+}
+
+#[derive(Debug, PartialEq)]
+struct Place {
+    switch: Name,
+    group: Name,
+    vlan: super::model::Vlan,
+    device: Attachment,
+}
+
+/// The MAC table of a switch that is there.
+#[derive(Debug)]
+struct Table {
+    fdb: Arc<Fdb>,
+    statics: HashMap<(Vid, MacAddr), PortId>,
+}
+
+impl Registry {
+    /// Nothing is there yet. `seed` feeds the hash of the MAC tables: random, and unknown to guests.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            ports: HashMap::new(),
+            names: Vec::new(),
+            free: VecDeque::new(),
+            retired: Vec::new(),
+            leaving: HashSet::new(),
+            switches: HashMap::new(),
+            stale: BTreeSet::new(),
+        }
+    }
+
+    /// The number of a port of the last compiled configuration.
+    pub fn port_id(&self, name: &str) -> Option<PortId> {
+        self.ports.get(name).map(|slot| slot.id)
+    }
+
+    /// The name of a port; also of one that went and is not released yet.
+    pub fn port_name(&self, id: PortId) -> Option<&Name> {
+        self.names.get(id.index())?.as_ref()
+    }
+
+    /// The name of the switch of a port of the last compiled configuration.
+    pub fn switch_of(&self, port: &str) -> Option<&Name> {
+        self.ports.get(port).map(|slot| &slot.place.switch)
+    }
+
+    /// What a port has shown of its guest.
+    pub fn state(&self, port: &str) -> Option<&Arc<PortState>> {
+        self.ports.get(port).map(|slot| &slot.state)
+    }
+
+    /// The MAC table of a switch.
+    pub fn fdb(&self, switch: &str) -> Option<&Arc<Fdb>> {
+        self.switches.get(switch).map(|table| &table.fdb)
+    }
+
+    /// Whether an entry is one of the configuration's.
+    pub fn is_static(&self, switch: &str, vid: Vid, mac: MacAddr) -> bool {
+        self.switches
+            .get(switch)
+            .is_some_and(|table| table.statics.contains_key(&(vid, mac)))
+    }
+
+    /// To be called when no worker reads the snapshot before the last compiled one any more. Takes out of the MAC tables what
+    /// was learnt by it meanwhile, and returns the ports that went, each once; they keep their ids until [`Registry::release`].
+    pub fn settle(&mut self) -> Vec<PortId> {
+        for table in self.switches.values() {
+            for port in &self.stale {
+                flush(&table.fdb, *port);
+            }
+            for port in &self.retired {
+                table.fdb.forget_port(*port);
+            }
+        }
+        self.stale.clear();
+        self.leaving.extend(&self.retired);
+        std::mem::take(&mut self.retired)
+    }
+
+    /// Makes the id of a port that went free for another, once its queues are detached and its counters zero.
+    /// An id that [`Registry::settle`] has not told is left alone.
+    pub fn release(&mut self, id: PortId) {
+        if self.leaving.remove(&id) {
+            self.names[id.index()] = None;
+            self.free.push_back(id);
+        }
+    }
+
+    /// A number for a new port. Fresh ones first, so that one which was in use rests as long as possible.
+    fn number(&mut self, name: &Name) -> PortId {
+        let fresh = u16::try_from(self.names.len()).ok().and_then(PortId::new);
+        let id = match fresh {
+            Some(id) if self.free.is_empty() || self.names.len() < RESERVE => {
+                self.names.push(None);
+                id
+            }
+            fresh => match (self.free.pop_front(), fresh) {
+                (Some(id), _) => id,
+                (None, Some(id)) => {
+                    self.names.push(None);
+                    id
+                }
+                (None, None) => panic!(
+                    "a valid configuration has no more ports than there are ids, and the ids of those that went are released"
+                ),
+            },
+        };
+        self.names[id.index()] = Some(name.clone());
+        id
+    }
+}
+
+/// How many numbers are given out before released ones are used again. A snapshot's tables are as long as the greatest number.
+const RESERVE: usize = 64;
+
+fn flush(fdb: &Fdb, port: PortId) {
+    fdb.flush(Filter {
+        port: Some(port),
+        vid: None,
+    });
+}
+
+/// Mixes the seed of the registry and a switch's name into the seed of its MAC table.
+fn table_seed(seed: u64, name: &Name) -> u64 {
+    // The finaliser of splitmix64 over each octet: what matters is that the registry's seed is secret, not how it is spread.
+    name.as_str().bytes().fold(seed, |state, octet| {
+        let mut z = (state ^ u64::from(octet)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
+}
+
+/// Puts a configuration into the form that workers read. `up` says of each port, by name, whether its device is there and
+/// carries traffic. `generation` grows with every snapshot.
+pub fn compile(
+    config: &ValidConfig,
+    generation: u64,
+    registry: &mut Registry,
+    up: &dyn Fn(&str) -> bool,
+) -> Snapshot {
+    registry.retire(config);
+    let switches: Vec<snapshot::Switch> = registry.tables(config);
+    let mut statics: HashMap<&Name, HashMap<(Vid, MacAddr), PortId>> = HashMap::new();
+    let mut ports = Vec::with_capacity(config.ports().len());
+    for port in config.ports() {
+        let switch = &config.switch_of(port).name;
+        let up = up(port.name.as_str());
+        let (id, state) = registry.port(port, switch, up);
+        let own = statics.entry(switch).or_default();
+        own.extend(port.static_macs.iter().map(|entry| (*entry, id)));
+        let Rules {
+            security,
+            mac_limit,
+            isolated,
+            ..
+        } = port.rules;
+        ports.push(snapshot::Port {
+            id,
+            // `validate` bounds the number of switches far below 2^16.
+            switch: SwitchId(port.switch as u16),
+            enabled: port.enabled,
+            up,
+            vlan: port.rules.vlan_policy(),
+            security,
+            mac: port.mac,
+            isolated,
+            mac_limit,
+            state,
+        });
+    }
+    for switch in config.switches() {
+        registry.synchronise(&switch.name, statics.remove(&switch.name).unwrap_or_default());
+    }
+    Snapshot::new(generation, switches, ports)
+}
+
+impl Registry {
+    /// Ports and switches that are not in the configuration any more.
+    fn retire(&mut self, config: &ValidConfig) {
+        let wanted: HashSet<&str> = config.ports().iter().map(|port| port.name.as_str()).collect();
+        let gone: Vec<Name> = self
+            .ports
+            .keys()
+            .filter(|name| !wanted.contains(name.as_str()))
+            .cloned()
+            .collect();
+        for name in gone {
+            if let Some(slot) = self.ports.remove(&name) {
+                if let Some(table) = self.switches.get_mut(&slot.place.switch) {
+                    table.fdb.forget_port(slot.id);
+                    table.statics.retain(|_, port| *port != slot.id);
+                }
+                self.stale.remove(&slot.id);
+                self.retired.push(slot.id);
+            }
+        }
+        let wanted: HashSet<&str> = config
+            .switches()
+            .iter()
+            .map(|switch| switch.name.as_str())
+            .collect();
+        self.switches.retain(|name, _| wanted.contains(name.as_str()));
+    }
+
+    /// The switches with their MAC tables, new or of another size where the configuration says so.
+    fn tables(&mut self, config: &ValidConfig) -> Vec<snapshot::Switch> {
+        let mut switches = Vec::with_capacity(config.switches().len());
+        for switch in config.switches() {
+            let seed = table_seed(self.seed, &switch.name);
+            let table = self.switches.entry(switch.name.clone()).or_insert_with(|| Table {
+                fdb: Arc::new(Fdb::new(switch.mac_table_size, seed)),
+                statics: HashMap::new(),
+            });
+            if table.fdb.capacity() != switch.mac_table_size {
+                table.fdb = Arc::new(table.fdb.resized(switch.mac_table_size));
+            }
+            switches.push(snapshot::Switch {
+                mtu: switch.mtu,
+                ageing: switch.ageing,
+                fdb: Arc::clone(&table.fdb),
+            });
+        }
+        switches
+    }
+
+    /// The number and the state of a port, new if it was not there; flushes what it had learnt where that no longer holds.
+    fn port(&mut self, port: &EffectivePort, switch: &Name, up: bool) -> (PortId, Arc<PortState>) {
+        let up = up && port.enabled;
+        let place = Place {
+            switch: switch.clone(),
+            group: port.group.clone(),
+            vlan: port.rules.vlan.clone(),
+            device: port.attachment.clone(),
+        };
+        let guest = (port.attachment.clone(), port.mac);
+        let Some(slot) = self.ports.get_mut(&port.name) else {
+            let id = self.number(&port.name);
+            let state = Arc::new(PortState::default());
+            self.ports.insert(
+                port.name.clone(),
+                Slot {
+                    id,
+                    state: Arc::clone(&state),
+                    place,
+                    guest,
+                    up,
+                },
+            );
+            return (id, state);
+        };
+        if slot.place != place || (slot.up && !up) {
+            if slot.place.switch != place.switch
+                && let Some(table) = self.switches.get_mut(&slot.place.switch)
+            {
+                table.fdb.forget_port(slot.id);
+                table.statics.retain(|_, owner| *owner != slot.id);
+            }
+            if let Some(table) = self.switches.get(switch) {
+                flush(&table.fdb, slot.id);
+            }
+            self.stale.insert(slot.id);
+        }
+        slot.place = place;
+        slot.up = up;
+        if slot.guest != guest {
+            // A new state, not a reset one: workers still judge by the old until the new snapshot is theirs.
+            slot.state = Arc::new(PortState::default());
+            slot.guest = guest;
+        }
+        (slot.id, Arc::clone(&slot.state))
+    }
+
+    /// Makes the static entries of a switch's MAC table those of the configuration.
+    fn synchronise(&mut self, switch: &Name, wanted: HashMap<(Vid, MacAddr), PortId>) {
+        let Some(table) = self.switches.get_mut(switch) else {
+            return;
+        };
+        for (entry, port) in &table.statics {
+            if wanted.get(entry) != Some(port) {
+                table.fdb.remove(entry.0, entry.1);
+            }
+        }
+        for (entry, port) in &wanted {
+            if table.statics.get(entry) != Some(port)
+                && let Err(full) = table.fdb.insert_static(entry.0, entry.1, *port)
+            {
+                tracing::error!(%switch, mac = %entry.1, vlan = %entry.0, "static entry left out: {full}");
+            }
+        }
+        table.statics = wanted;
+    }
+}

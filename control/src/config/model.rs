@@ -1,0 +1,513 @@
+//! The configuration file as its owner writes it: it may be wrong, and holds only what is written.
+//!
+//! Every key is optional unless the documentation says otherwise, and a key left out stays left out when the configuration
+//! is printed again; [`super::validate`] puts in the defaults. The order of switches, groups and ports is the owner's.
+//! Unknown keys are errors.
+
+use std::fmt;
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use switch_core::vid::Tpid;
+
+use super::units::{
+    Ageing, Core, MacCount, Mtu, Name, NetdevName, Netns, StationMac, TableSize, VlanId, VlanList,
+    WorkerCount,
+};
+
+/// Version of the file's form. There is one so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct FormatVersion;
+
+impl TryFrom<i64> for FormatVersion {
+    type Error = String;
+
+    fn try_from(version: i64) -> Result<Self, String> {
+        if version == 1 {
+            Ok(Self)
+        } else {
+            Err(format!(
+                "version {version} of the configuration is not supported by this version; 1 is"
+            ))
+        }
+    }
+}
+
+impl From<FormatVersion> for i64 {
+    fn from(_: FormatVersion) -> Self {
+        1
+    }
+}
+
+impl JsonSchema for FormatVersion {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "FormatVersion".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "const": 1 })
+    }
+}
+
+/// Configuration of vswitchd.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with the keys of a configuration"
+)]
+#[schemars(title = "vswitch configuration")]
+pub struct Config {
+    /// Version of the file's form: 1. Required.
+    pub version: FormatVersion,
+    /// The threads that move frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<Workers>,
+    /// The switches by name.
+    #[serde(default)]
+    pub switches: IndexMap<Name, Switch>,
+}
+
+/// The threads that move frames: `count` or `cores`. Default: one per core.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with `count` or `cores`"
+)]
+pub struct Workers {
+    /// How many, not pinned to cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<WorkerCount>,
+    /// One worker pinned to each of these cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores: Option<Vec<Core>>,
+}
+
+/// A switch.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with the keys of a switch"
+)]
+pub struct Switch {
+    /// Largest payload of a frame after its Ethernet header and tags, octets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = 1500))]
+    pub mtu: Option<Mtu>,
+    /// The MAC table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_table: Option<MacTable>,
+    /// The port groups by name: what their ports have in common.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub port_groups: IndexMap<Name, PortGroup>,
+    /// The ports by name; a name is unique across all switches.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub ports: IndexMap<Name, Port>,
+}
+
+/// The MAC table of a switch.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with `size` and `ageing`"
+)]
+pub struct MacTable {
+    /// How many addresses it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = 32768))]
+    pub size: Option<TableSize>,
+    /// How long a learnt address lasts without being seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "300s"))]
+    pub ageing: Option<Ageing>,
+}
+
+/// What a group of ports has in common.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with the keys of a port group"
+)]
+pub struct PortGroup {
+    /// How the group reaches others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "bridged"))]
+    pub mode: Option<GroupMode>,
+    /// VLAN membership; left out: untagged frames in the switch's own VLAN 0, tagged frames dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<Vlan>,
+    /// The security policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<Security>,
+    /// Bound on the MAC addresses learnt behind each port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_limit: Option<MacLimit>,
+    /// The ports talk to no other isolated port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
+    pub isolated: Option<bool>,
+}
+
+/// How a port group reaches others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupMode {
+    /// As a bridge does: by MAC address and VLAN.
+    #[default]
+    Bridged,
+}
+
+/// VLAN membership of a port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Vlan {
+    /// `none`: as if the key were left out; for a port whose group has a VLAN.
+    None,
+    /// `100`: untagged frames in one VLAN.
+    Access(VlanId),
+    /// `{trunk: [...], native: N, ethertype: 802.1q}`.
+    Trunk {
+        /// VLANs that pass tagged; the empty list stands for all.
+        vlans: VlanList,
+        /// VLAN of untagged frames.
+        native: Option<VlanId>,
+        /// EtherType of the tags; left out: 802.1q.
+        ethertype: Option<Tpid>,
+    },
+    /// `{dot1q-tunnel: 200}`: every frame, tagged or not, is payload of one service VLAN.
+    Tunnel(VlanId),
+}
+
+/// Short form: `100`, `trunk 100,200-299 native 1`, `trunk all`, `tunnel 200`, `none`.
+impl fmt::Display for Vlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Access(vlan) => vlan.fmt(f),
+            Self::Trunk {
+                vlans,
+                native,
+                ethertype,
+            } => {
+                write!(f, "trunk {vlans}")?;
+                if let Some(native) = native {
+                    write!(f, " native {native}")?;
+                }
+                if *ethertype == Some(Tpid::Dot1Ad) {
+                    f.write_str(" 802.1ad")?;
+                }
+                Ok(())
+            }
+            Self::Tunnel(vlan) => write!(f, "tunnel {vlan}"),
+        }
+    }
+}
+
+/// The map form of [`Vlan`].
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with `trunk` or `dot1q-tunnel`"
+)]
+struct VlanMap {
+    /// VLANs that pass tagged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trunk: Option<VlanList>,
+    /// VLAN of untagged and priority-tagged frames; left out: they are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    native: Option<VlanId>,
+    /// EtherType of the tags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<EtherTypeName>", extend("default" = "802.1q"))]
+    ethertype: Option<Tpid>,
+    /// Every frame, tagged or not, is payload of this service VLAN (QinQ).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dot1q_tunnel: Option<VlanId>,
+}
+
+/// The words of [`Tpid`] for the schema.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum EtherTypeName {
+    #[schemars(rename = "802.1q")]
+    Dot1Q,
+    #[schemars(rename = "802.1ad")]
+    Dot1Ad,
+}
+
+impl TryFrom<VlanMap> for Vlan {
+    type Error = &'static str;
+
+    fn try_from(map: VlanMap) -> Result<Self, Self::Error> {
+        match (map.trunk, map.dot1q_tunnel) {
+            (Some(_), Some(_)) => Err("`trunk` and `dot1q-tunnel` exclude each other"),
+            (Some(vlans), None) => Ok(Self::Trunk {
+                vlans,
+                native: map.native,
+                ethertype: map.ethertype,
+            }),
+            (None, Some(_)) if map.native.is_some() => {
+                Err("`native` belongs to a `trunk`, not to a `dot1q-tunnel`")
+            }
+            (None, Some(_)) if map.ethertype.is_some() => {
+                Err("`ethertype` belongs to a `trunk`; a `dot1q-tunnel` is always 802.1ad outside")
+            }
+            (None, Some(vlan)) => Ok(Self::Tunnel(vlan)),
+            (None, None) => {
+                Err("`trunk` or `dot1q-tunnel` is missing; a port in one VLAN is written `vlan: 100`")
+            }
+        }
+    }
+}
+
+impl Serialize for Vlan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let empty = VlanMap {
+            trunk: None,
+            native: None,
+            ethertype: None,
+            dot1q_tunnel: None,
+        };
+        match self {
+            Self::None => serializer.serialize_str("none"),
+            Self::Access(vlan) => vlan.serialize(serializer),
+            Self::Trunk {
+                vlans,
+                native,
+                ethertype,
+            } => VlanMap {
+                trunk: Some(vlans.clone()),
+                native: *native,
+                ethertype: *ethertype,
+                ..empty
+            }
+            .serialize(serializer),
+            Self::Tunnel(vlan) => VlanMap {
+                dot1q_tunnel: Some(*vlan),
+                ..empty
+            }
+            .serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Vlan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Vlan;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a VLAN such as 100, a map with `trunk` or `dot1q-tunnel`, or `none`")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Vlan, E> {
+                value.try_into().map(Vlan::Access).map_err(E::custom)
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Vlan, E> {
+                self.visit_i64(i64::try_from(value).unwrap_or(i64::MAX))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vlan, E> {
+                match text {
+                    "none" => Ok(Vlan::None),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Vlan, A::Error> {
+                VlanMap::deserialize(serde::de::value::MapAccessDeserializer::new(map))?
+                    .try_into()
+                    .map_err(serde::de::Error::custom)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Vlan {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Vlan".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let access = generator.subschema_for::<VlanId>();
+        let map = generator.subschema_for::<VlanMap>();
+        schemars::json_schema!({
+            "oneOf": [access, map, { "const": "none" }],
+            "description": "One VLAN (access), a trunk, a tunnel, or `none`.",
+        })
+    }
+}
+
+/// Accept or reject.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// It may.
+    Accept,
+    /// It may not.
+    #[default]
+    Reject,
+}
+
+/// The security policy: each of the three `accept` or `reject` (default).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with `promiscuous`, `mac-changes` and `forged-transmits`"
+)]
+pub struct Security {
+    /// The port sees every frame that its VLAN policy allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "reject"))]
+    pub promiscuous: Option<Policy>,
+    /// The guest may take another MAC address than the configured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "reject"))]
+    pub mac_changes: Option<Policy>,
+    /// The guest may send from other MAC addresses than its effective one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "reject"))]
+    pub forged_transmits: Option<Policy>,
+}
+
+/// Bound on the MAC addresses learnt behind one port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with `count` and `overflow`"
+)]
+pub struct MacLimit {
+    /// How many. Required.
+    pub count: MacCount,
+    /// What happens to a frame from one more address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "drop"))]
+    pub overflow: Option<Overflow>,
+}
+
+/// What happens to a frame from a new address when a port has reached its [`MacLimit`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overflow {
+    /// It is dropped.
+    #[default]
+    Drop,
+    /// It is forwarded without being learnt.
+    Flood,
+}
+
+/// A port. It has a `port-group` and one of `tap` and `device`; a key of its group given here overrides it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with the keys of a port"
+)]
+pub struct Port {
+    /// Name of its port group. Required.
+    pub port_group: Name,
+    /// Name of a TAP that the switch makes and owns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<NetdevName>,
+    /// Name of an existing netdev: a VM's TAP, a veth, a NIC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<NetdevName>,
+    /// The configured MAC address of the guest; left out: the first one seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<StationMac>,
+    /// False: the port carries nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = true))]
+    pub enabled: Option<bool>,
+    /// The TAP's netdev stays when the daemon ends (`tap` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
+    pub persistent: Option<bool>,
+    /// Network namespace in which the TAP is made: a name under /run/netns, or a path (`tap` only). Default: the daemon's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<Netns>,
+    /// How the device is attached (`device` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "auto"))]
+    pub driver: Option<Driver>,
+    /// The device may send and be given super-frames and partial checksums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = true))]
+    pub offloads: Option<bool>,
+    /// MAC table entries of this port that never age and never move.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub static_macs: Vec<StaticMac>,
+    /// Overrides the group's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<Vlan>,
+    /// Overrides the group's, key by key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<Security>,
+    /// Overrides the group's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_limit: Option<MacLimit>,
+    /// Overrides the group's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated: Option<bool>,
+}
+
+impl Port {
+    /// A port of this group, with nothing else yet.
+    pub fn new(port_group: Name) -> Self {
+        Self {
+            port_group,
+            tap: None,
+            device: None,
+            mac: None,
+            enabled: None,
+            persistent: None,
+            netns: None,
+            driver: None,
+            offloads: None,
+            static_macs: Vec::new(),
+            vlan: None,
+            security: None,
+            mac_limit: None,
+            isolated: None,
+        }
+    }
+}
+
+/// How a `device` is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Driver {
+    /// The best that this version has for the device.
+    #[default]
+    Auto,
+    /// AF_PACKET with `PACKET_VNET_HDR`.
+    AfPacket,
+}
+
+/// A MAC table entry that never ages and never moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with `mac` and `vlan`"
+)]
+pub struct StaticMac {
+    /// The address. Required.
+    pub mac: StationMac,
+    /// Its VLAN; left out: that of the port's untagged frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<VlanId>,
+}

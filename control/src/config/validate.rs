@@ -1,0 +1,737 @@
+//! From a configuration that may be wrong to one that is right: [`Config::validate`] finds every error that the form of the
+//! file alone does not show, and puts in the defaults.
+//!
+//! Invariants of a [`ValidConfig`], on which [`super::compile()`] relies: a port's group exists; port names are unique across the
+//! switches; no netdev belongs to two ports; a static entry's VLAN is carried by its port and its address belongs to no other
+//! port in that VLAN; a MAC table has room for its static entries; there are at most [`PortId::COUNT`] ports.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+use switch_core::addr::MacAddr;
+use switch_core::id::PortId;
+use switch_core::security::SecurityPolicy;
+use switch_core::snapshot;
+use switch_core::vid::Vid;
+use switch_core::vlan::VlanPolicy;
+
+use super::model::{
+    Config, Driver, GroupMode, MacLimit, Overflow, Policy, Port, PortGroup, Security, Switch, Vlan, Workers,
+};
+use super::path::Path;
+use super::units::{Name, NetdevName, Netns, WorkerCount};
+
+/// The most switches a configuration may have.
+pub const MAX_SWITCHES: usize = 1024;
+
+/// One error in a configuration: what, where, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct ConfigError {
+    /// Where.
+    pub path: Path,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+    /// Places that the error is a consequence of, if they are themselves in error: then it says nothing new.
+    pub(crate) depends: Vec<Path>,
+}
+
+impl ConfigError {
+    fn new(path: Path, message: impl Into<String>) -> Self {
+        Self {
+            path,
+            message: message.into(),
+            help: None,
+            depends: Vec::new(),
+        }
+    }
+
+    fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    fn depends(mut self, path: Path) -> Self {
+        self.depends.push(path);
+        self
+    }
+}
+
+/// What is behind a port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Attachment {
+    /// A TAP that the switch owns.
+    Tap {
+        /// Name of the netdev.
+        device: NetdevName,
+        /// Where it is made; `None`: the daemon's own namespace.
+        netns: Option<Netns>,
+        /// The netdev stays when the daemon ends.
+        persistent: bool,
+        /// Super-frames and partial checksums may be used.
+        offloads: bool,
+    },
+    /// An existing netdev.
+    Device {
+        /// Name of the netdev.
+        device: NetdevName,
+        /// How it is attached.
+        driver: Driver,
+        /// Super-frames and partial checksums may be used.
+        offloads: bool,
+    },
+}
+
+impl Attachment {
+    /// `tap` or `device`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Tap { .. } => "tap",
+            Self::Device { .. } => "device",
+        }
+    }
+
+    /// Name of the netdev.
+    pub fn device(&self) -> &NetdevName {
+        match self {
+            Self::Tap { device, .. } | Self::Device { device, .. } => device,
+        }
+    }
+}
+
+/// How many workers, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum WorkerPlan {
+    /// One per core.
+    PerCore,
+    /// So many, not pinned.
+    Count(usize),
+    /// One pinned to each of these cores.
+    Cores(Vec<usize>),
+}
+
+impl WorkerPlan {
+    /// The plan for the datapath on a host with `cores` cores.
+    pub fn options(&self, cores: usize) -> datapath::Options {
+        let (workers, cores) = match self {
+            Self::PerCore => (cores.clamp(1, WorkerCount::MAX.into()), Vec::new()),
+            Self::Count(count) => (*count, Vec::new()),
+            Self::Cores(cores) => (cores.len(), cores.clone()),
+        };
+        datapath::Options { workers, cores }
+    }
+}
+
+/// A switch with all defaults put in.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EffectiveSwitch {
+    /// Its name.
+    pub name: Name,
+    /// Largest payload of a frame, octets.
+    pub mtu: u16,
+    /// Capacity of its MAC table.
+    pub mac_table_size: usize,
+    /// How long a learnt address lasts.
+    pub ageing: std::time::Duration,
+    /// Its groups, in the owner's order.
+    pub groups: Vec<EffectiveGroup>,
+}
+
+/// What a group, or a group and a port taken together, says about frames.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Rules {
+    /// VLAN membership in the file's words.
+    pub vlan: Vlan,
+    /// Security policy.
+    pub security: SecurityPolicy,
+    /// Bound on learnt addresses.
+    pub mac_limit: Option<snapshot::MacLimit>,
+    /// Talks to no other isolated port.
+    pub isolated: bool,
+}
+
+/// A port group with all defaults put in.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EffectiveGroup {
+    /// Its name.
+    pub name: Name,
+    /// How it reaches others.
+    pub mode: GroupMode,
+    /// What it says about frames.
+    pub rules: Rules,
+}
+
+/// A port with its group's settings and all defaults put in.
+#[derive(Clone, PartialEq, Debug)]
+pub struct EffectivePort {
+    /// Its name.
+    pub name: Name,
+    /// Index of its switch in [`ValidConfig::switches`].
+    pub switch: usize,
+    /// Its port group.
+    pub group: Name,
+    /// What is behind it.
+    pub attachment: Attachment,
+    /// The configured MAC address of the guest.
+    pub mac: Option<MacAddr>,
+    /// False when the administrator has disabled it.
+    pub enabled: bool,
+    /// What is said about its frames.
+    pub rules: Rules,
+    /// Entries of the MAC table that never age.
+    pub static_macs: Vec<(Vid, MacAddr)>,
+}
+
+/// A configuration that is right, with the effective settings of its switches and ports.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ValidConfig {
+    config: Config,
+    workers: WorkerPlan,
+    switches: Vec<EffectiveSwitch>,
+    ports: Vec<EffectivePort>,
+}
+
+impl ValidConfig {
+    /// A configuration without switches.
+    pub fn empty() -> Self {
+        Self {
+            config: Config::default(),
+            workers: WorkerPlan::PerCore,
+            switches: Vec::new(),
+            ports: Vec::new(),
+        }
+    }
+
+    /// What its owner wrote.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How many workers, and where.
+    pub fn workers(&self) -> &WorkerPlan {
+        &self.workers
+    }
+
+    /// The switches, in the owner's order, which is that of their ids in a snapshot.
+    pub fn switches(&self) -> &[EffectiveSwitch] {
+        &self.switches
+    }
+
+    /// The ports of all switches, in the owner's order.
+    pub fn ports(&self) -> &[EffectivePort] {
+        &self.ports
+    }
+
+    /// One switch.
+    pub fn switch(&self, name: &str) -> Option<&EffectiveSwitch> {
+        self.switches.iter().find(|switch| switch.name == *name)
+    }
+
+    /// One port. Looks through all of them.
+    pub fn port(&self, name: &str) -> Option<&EffectivePort> {
+        self.ports.iter().find(|port| port.name == *name)
+    }
+
+    /// The switch of one of the [`ValidConfig::ports`].
+    pub fn switch_of(&self, port: &EffectivePort) -> &EffectiveSwitch {
+        &self.switches[port.switch]
+    }
+}
+
+impl Rules {
+    fn of(group: &PortGroup) -> Self {
+        let rules = Self {
+            vlan: Vlan::None,
+            security: SecurityPolicy::default(),
+            mac_limit: None,
+            isolated: false,
+        };
+        rules.overridden(
+            group.vlan.as_ref(),
+            group.security,
+            group.mac_limit,
+            group.isolated,
+        )
+    }
+
+    fn overridden(
+        mut self,
+        vlan: Option<&Vlan>,
+        security: Option<Security>,
+        mac_limit: Option<MacLimit>,
+        isolated: Option<bool>,
+    ) -> Self {
+        if let Some(vlan) = vlan {
+            self.vlan = vlan.clone();
+        }
+        let security = security.unwrap_or_default();
+        let accepts =
+            |policy: Option<Policy>, before: bool| policy.map_or(before, |policy| policy == Policy::Accept);
+        self.security = SecurityPolicy {
+            promiscuous: accepts(security.promiscuous, self.security.promiscuous),
+            mac_changes: accepts(security.mac_changes, self.security.mac_changes),
+            forged_transmits: accepts(security.forged_transmits, self.security.forged_transmits),
+        };
+        if let Some(limit) = mac_limit {
+            let inherited = self
+                .mac_limit
+                .map_or(snapshot::Overflow::Drop, |limit| limit.overflow);
+            self.mac_limit = Some(snapshot::MacLimit {
+                count: limit.count.get(),
+                overflow: match limit.overflow {
+                    Some(Overflow::Drop) => snapshot::Overflow::Drop,
+                    Some(Overflow::Flood) => snapshot::Overflow::Flood,
+                    None => inherited,
+                },
+            });
+        }
+        self.isolated = isolated.unwrap_or(self.isolated);
+        self
+    }
+
+    /// VLAN membership as the switch core has it.
+    pub fn vlan_policy(&self) -> VlanPolicy {
+        match &self.vlan {
+            Vlan::None => VlanPolicy::Unaware,
+            Vlan::Access(vlan) => VlanPolicy::Access(vlan.vid()),
+            Vlan::Trunk {
+                vlans,
+                native,
+                ethertype,
+            } => VlanPolicy::Trunk {
+                vlans: vlans.set(),
+                native: native.map(super::units::VlanId::vid),
+                tpid: ethertype.unwrap_or_default(),
+            },
+            Vlan::Tunnel(vlan) => VlanPolicy::Tunnel(vlan.vid()),
+        }
+    }
+
+    /// The VLAN of the port's untagged frames; `None` where they are dropped.
+    fn untagged(&self) -> Option<Vid> {
+        match &self.vlan {
+            Vlan::None => Some(Vid::UNAWARE),
+            Vlan::Access(vlan) | Vlan::Tunnel(vlan) => Some(vlan.vid()),
+            Vlan::Trunk { native, .. } => native.map(super::units::VlanId::vid),
+        }
+    }
+
+    /// The rules in the file's words, none left out.
+    fn settings(&self) -> Map<String, Value> {
+        let word = |accept: bool| json!(if accept { Policy::Accept } else { Policy::Reject });
+        let limit = self.mac_limit.map(|limit| {
+            let overflow = match limit.overflow {
+                snapshot::Overflow::Drop => Overflow::Drop,
+                snapshot::Overflow::Flood => Overflow::Flood,
+            };
+            json!({ "count": limit.count, "overflow": overflow })
+        });
+        let mut settings = Map::new();
+        settings.insert("vlan".into(), json!(self.vlan));
+        settings.insert(
+            "security".into(),
+            json!({
+                "promiscuous": word(self.security.promiscuous),
+                "mac-changes": word(self.security.mac_changes),
+                "forged-transmits": word(self.security.forged_transmits),
+            }),
+        );
+        settings.insert("mac-limit".into(), json!(limit));
+        settings.insert("isolated".into(), json!(self.isolated));
+        settings
+    }
+}
+
+impl EffectiveGroup {
+    /// The settings in force, in the file's words.
+    pub fn settings(&self) -> Value {
+        let mut settings = Map::new();
+        settings.insert("mode".into(), json!(self.mode));
+        settings.extend(self.rules.settings());
+        Value::Object(settings)
+    }
+}
+
+impl EffectivePort {
+    /// The settings in force, group and port taken together, in the file's words.
+    pub fn settings(&self) -> Value {
+        let mut settings = Map::new();
+        settings.insert("port-group".into(), json!(self.group));
+        match &self.attachment {
+            Attachment::Tap {
+                device,
+                netns,
+                persistent,
+                offloads,
+            } => {
+                settings.insert("tap".into(), json!(device));
+                settings.insert("netns".into(), json!(netns));
+                settings.insert("persistent".into(), json!(persistent));
+                settings.insert("offloads".into(), json!(offloads));
+            }
+            Attachment::Device {
+                device,
+                driver,
+                offloads,
+            } => {
+                settings.insert("device".into(), json!(device));
+                settings.insert("driver".into(), json!(driver));
+                settings.insert("offloads".into(), json!(offloads));
+            }
+        }
+        settings.insert("mac".into(), json!(self.mac));
+        settings.insert("enabled".into(), json!(self.enabled));
+        settings.extend(self.rules.settings());
+        let macs: Vec<Value> = self
+            .static_macs
+            .iter()
+            .map(|(vid, mac)| json!({ "mac": mac, "vlan": vid }))
+            .collect();
+        settings.insert("static-macs".into(), json!(macs));
+        Value::Object(settings)
+    }
+}
+
+/// The known name nearest to `name`, if one is near enough to be meant.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = (name.chars().count() / 3).clamp(1, 4);
+    known
+        .into_iter()
+        .map(|candidate| {
+            let distance = strsim::damerau_levenshtein(&name.to_lowercase(), &candidate.to_lowercase());
+            (distance, candidate)
+        })
+        .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.chars().count())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// `did you mean …?`, or the known names, or nothing when there are none.
+pub(crate) fn suggest<'a>(
+    name: &str,
+    what: &str,
+    known: impl IntoIterator<Item = &'a str> + Clone,
+) -> Option<String> {
+    const SHOWN: usize = 12;
+    if let Some(nearest) = nearest(name, known.clone()) {
+        return Some(format!("did you mean `{nearest}`?"));
+    }
+    let all: Vec<&str> = known.into_iter().collect();
+    if all.is_empty() {
+        return None;
+    }
+    let more = if all.len() > SHOWN {
+        format!(" and {} more", all.len() - SHOWN)
+    } else {
+        String::new()
+    };
+    Some(format!(
+        "{what}: {}{more}",
+        all[..all.len().min(SHOWN)].join(", ")
+    ))
+}
+
+impl Config {
+    /// Finds every error beyond the form of the file, or gives the configuration with its effective settings.
+    ///
+    /// # Errors
+    /// All of them, in the order of the file.
+    pub fn validate(self) -> Result<ValidConfig, Vec<ConfigError>> {
+        let mut check = Check::default();
+        let root = Path::root();
+        let workers = check.workers(self.workers.as_ref(), &root.key("workers"));
+        let mut switches = Vec::new();
+        let mut ports = Vec::new();
+        if self.switches.len() > MAX_SWITCHES {
+            check.errors.push(ConfigError::new(
+                root.key("switches"),
+                format!(
+                    "{} switches: at most {MAX_SWITCHES} are allowed",
+                    self.switches.len()
+                ),
+            ));
+        }
+        for (index, (name, switch)) in self.switches.iter().enumerate() {
+            let path = root.key("switches").key(name.as_str());
+            let effective = effective_switch(name, switch);
+            let own = check.ports(index, switch, &effective, &path);
+            check.statics(&own, &effective, &path);
+            ports.extend(own.into_iter().map(|(_, port)| port));
+            switches.push(effective);
+        }
+        let count: usize = self.switches.values().map(|switch| switch.ports.len()).sum();
+        if count > PortId::COUNT {
+            check.errors.push(ConfigError::new(
+                root.key("switches"),
+                format!("{count} ports: at most {} are allowed", PortId::COUNT),
+            ));
+        }
+        if check.errors.is_empty() {
+            Ok(ValidConfig {
+                config: self,
+                workers,
+                switches,
+                ports,
+            })
+        } else {
+            Err(check.errors)
+        }
+    }
+}
+
+fn effective_switch(name: &Name, switch: &Switch) -> EffectiveSwitch {
+    let table = switch.mac_table.clone().unwrap_or_default();
+    EffectiveSwitch {
+        name: name.clone(),
+        mtu: switch.mtu.unwrap_or_default().get(),
+        mac_table_size: table.size.unwrap_or_default().get() as usize,
+        ageing: table.ageing.unwrap_or_default().get(),
+        groups: switch
+            .port_groups
+            .iter()
+            .map(|(name, group)| EffectiveGroup {
+                name: name.clone(),
+                mode: group.mode.unwrap_or_default(),
+                rules: Rules::of(group),
+            })
+            .collect(),
+    }
+}
+
+/// What was found so far, across the switches.
+#[derive(Default)]
+struct Check {
+    errors: Vec<ConfigError>,
+    /// Where a port's name was first used.
+    names: HashMap<Name, Path>,
+    /// Where a netdev was first used.
+    netdevs: HashMap<(Option<Netns>, NetdevName), Path>,
+}
+
+impl Check {
+    fn error(&mut self, path: &Path, message: impl Into<String>) {
+        self.errors.push(ConfigError::new(path.clone(), message));
+    }
+
+    fn workers(&mut self, workers: Option<&Workers>, path: &Path) -> WorkerPlan {
+        let Some(workers) = workers else {
+            return WorkerPlan::PerCore;
+        };
+        match (&workers.count, &workers.cores) {
+            (Some(_), Some(_)) => {
+                self.errors.push(
+                    ConfigError::new(path.clone(), "`count` and `cores` exclude each other")
+                        .help("`cores` pins one worker to each core it names; leave `count` out"),
+                );
+                WorkerPlan::PerCore
+            }
+            (Some(count), None) => WorkerPlan::Count(count.get().into()),
+            (None, Some(cores)) => {
+                let path = path.key("cores");
+                if cores.is_empty() || cores.len() > usize::from(WorkerCount::MAX) {
+                    self.errors.push(
+                        ConfigError::new(
+                            path.clone(),
+                            format!("{} cores: 1 to {} are expected", cores.len(), WorkerCount::MAX),
+                        )
+                        .depends(path.clone()),
+                    );
+                }
+                for (i, core) in cores.iter().enumerate() {
+                    if cores[..i].contains(core) {
+                        self.error(&path.index(i), format!("core {core} is named twice"));
+                    }
+                }
+                WorkerPlan::Cores(cores.iter().map(|core| core.get().into()).collect())
+            }
+            (None, None) => WorkerPlan::PerCore,
+        }
+    }
+
+    /// The ports of one switch that have no error of their own, each with its path.
+    fn ports(
+        &mut self,
+        index: usize,
+        switch: &Switch,
+        effective: &EffectiveSwitch,
+        path: &Path,
+    ) -> Vec<(Path, EffectivePort)> {
+        let groups: HashMap<&str, &EffectiveGroup> = effective
+            .groups
+            .iter()
+            .map(|group| (group.name.as_str(), group))
+            .collect();
+        let mut ports = Vec::with_capacity(switch.ports.len());
+        for (name, port) in &switch.ports {
+            let path = path.key("ports").key(name.as_str());
+            if let Some(first) = self.names.get(name) {
+                let message =
+                    format!("the port name `{name}` is taken by {first}; names are unique across switches");
+                self.error(&path, message);
+            } else {
+                self.names.insert(name.clone(), path.clone());
+            }
+            let attachment = self.attachment(port, &path);
+            let group = groups.get(port.port_group.as_str()).copied();
+            if group.is_none() {
+                self.unknown_group(port, effective, &path);
+            }
+            let (Some(attachment), Some(group)) = (attachment, group) else {
+                continue;
+            };
+            let rules = group.rules.clone().overridden(
+                port.vlan.as_ref(),
+                port.security,
+                port.mac_limit,
+                port.isolated,
+            );
+            let static_macs = self.static_macs(port, &rules, &path);
+            ports.push((
+                path,
+                EffectivePort {
+                    name: name.clone(),
+                    switch: index,
+                    group: port.port_group.clone(),
+                    attachment,
+                    mac: port.mac.map(super::units::StationMac::get),
+                    enabled: port.enabled.unwrap_or(true),
+                    rules,
+                    static_macs,
+                },
+            ));
+        }
+        ports
+    }
+
+    fn unknown_group(&mut self, port: &Port, switch: &EffectiveSwitch, path: &Path) {
+        let known = switch.groups.iter().map(|group| group.name.as_str());
+        let groups = Path::keys(["switches", switch.name.as_str(), "port-groups"]);
+        let mut error = ConfigError::new(
+            path.key("port-group"),
+            format!(
+                "there is no port group `{}` in the switch `{}`",
+                port.port_group, switch.name
+            ),
+        )
+        .depends(groups.key(port.port_group.as_str()))
+        .depends(groups);
+        error.help = suggest(port.port_group.as_str(), "known groups", known)
+            .or_else(|| Some("the switch has no `port-groups` yet".to_owned()));
+        self.errors.push(error);
+    }
+
+    fn attachment(&mut self, port: &Port, path: &Path) -> Option<Attachment> {
+        let offloads = port.offloads.unwrap_or(true);
+        let only = |check: &mut Self, set: bool, key: &str, of: &str, depends: &str| {
+            if set {
+                check.errors.push(
+                    ConfigError::new(path.key(key), format!("`{key}` is for ports with `{of}`"))
+                        .depends(path.key(depends)),
+                );
+            }
+        };
+        let attachment = match (&port.tap, &port.device) {
+            (Some(device), None) => {
+                only(self, port.driver.is_some(), "driver", "device", "device");
+                Attachment::Tap {
+                    device: device.clone(),
+                    netns: port.netns.clone(),
+                    persistent: port.persistent.unwrap_or(false),
+                    offloads,
+                }
+            }
+            (None, Some(device)) => {
+                only(self, port.netns.is_some(), "netns", "tap", "tap");
+                only(self, port.persistent.is_some(), "persistent", "tap", "tap");
+                Attachment::Device {
+                    device: device.clone(),
+                    driver: port.driver.unwrap_or_default(),
+                    offloads,
+                }
+            }
+            (Some(_), Some(_)) => {
+                self.errors.push(
+                    ConfigError::new(path.clone(), "`tap` and `device` exclude each other").help(
+                        "`tap` makes a TAP that the switch owns, `device` attaches a netdev that exists",
+                    ),
+                );
+                return None;
+            }
+            (None, None) => {
+                self.errors.push(
+                    ConfigError::new(path.clone(), "`tap` or `device` is missing")
+                        .help("`tap: NAME` makes a TAP that the switch owns, `device: NAME` attaches a netdev that exists")
+                        .depends(path.key("tap"))
+                        .depends(path.key("device")),
+                );
+                return None;
+            }
+        };
+        let key = (
+            port.netns.clone().filter(|_| port.tap.is_some()),
+            attachment.device().clone(),
+        );
+        if let Some(first) = self.netdevs.get(&key) {
+            let message = format!("the device `{}` is taken by {first}", key.1);
+            self.error(&path.key(attachment.kind()), message);
+        } else {
+            self.netdevs.insert(key, path.clone());
+        }
+        Some(attachment)
+    }
+
+    fn static_macs(&mut self, port: &Port, rules: &Rules, path: &Path) -> Vec<(Vid, MacAddr)> {
+        let policy = rules.vlan_policy();
+        let mut macs = Vec::with_capacity(port.static_macs.len());
+        for (i, entry) in port.static_macs.iter().enumerate() {
+            let path = path.key("static-macs").index(i);
+            let vid = entry
+                .vlan
+                .map(super::units::VlanId::vid)
+                .or_else(|| rules.untagged());
+            let Some(vid) = vid else {
+                self.errors.push(
+                    ConfigError::new(
+                        path.clone(),
+                        "`vlan` is missing: the port's trunk has no `native` VLAN",
+                    )
+                    .depends(path.key("vlan")),
+                );
+                continue;
+            };
+            if !policy.carries(vid) {
+                let message = format!("the port does not carry VLAN {vid} (its VLAN: {})", rules.vlan);
+                self.error(&path.key("vlan"), message);
+                continue;
+            }
+            macs.push((vid, entry.mac.get()));
+        }
+        macs
+    }
+
+    /// Static entries of one switch against each other and against the size of its MAC table.
+    fn statics(&mut self, ports: &[(Path, EffectivePort)], switch: &EffectiveSwitch, path: &Path) {
+        let mut owners: HashMap<(Vid, MacAddr), &Path> = HashMap::new();
+        for (path, port) in ports {
+            for (i, entry) in port.static_macs.iter().enumerate() {
+                if let Some(first) = owners.insert(*entry, path) {
+                    let (vid, mac) = entry;
+                    let message = format!("{mac} in VLAN {vid} is already a static entry of {first}");
+                    self.error(&path.key("static-macs").index(i), message);
+                }
+            }
+        }
+        if owners.len() > switch.mac_table_size {
+            let message = format!(
+                "the MAC table has room for {} addresses, and there are {} static ones",
+                switch.mac_table_size,
+                owners.len()
+            );
+            let path = path.key("mac-table").key("size");
+            self.errors
+                .push(ConfigError::new(path.clone(), message).depends(path));
+        }
+    }
+}
