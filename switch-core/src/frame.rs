@@ -28,7 +28,7 @@ impl FrameView<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hop {
     /// The port it leaves by.
-    pub port: crate::id::PortId,
+    pub port: PortId,
     /// The outer tag it leaves with.
     pub tag: Option<Tag>,
 }

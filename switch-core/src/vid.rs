@@ -82,6 +82,16 @@ pub enum Tpid {
 }
 
 impl Tpid {
+    /// The tag that an EtherType marks, if any.
+    #[inline]
+    pub const fn of_ethertype(ethertype: u16) -> Option<Self> {
+        match ethertype {
+            0x8100 => Some(Self::Dot1Q),
+            0x88a8 => Some(Self::Dot1Ad),
+            _ => None,
+        }
+    }
+
     /// The EtherType on the wire.
     #[inline]
     pub const fn ethertype(self) -> u16 {

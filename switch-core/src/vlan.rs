@@ -84,7 +84,49 @@ pub struct Classified {
     pub tag: Option<Tag>,
 }
 
+/// The outer VLAN tag of a frame as it stands, whatever the port makes of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OuterTag {
+    /// The frame has none.
+    None,
+    /// It has one of either kind.
+    Is(Tag),
+    /// It ends before the EtherType that follows the tag.
+    Truncated,
+}
+
+impl OuterTag {
+    /// Reads the tag from a frame's first octets; the Ethernet header must be among them.
+    #[inline]
+    pub(crate) fn read(header: &[u8]) -> Self {
+        const TPID: usize = 12;
+        let Some(&[a, b]) = header.get(TPID..).and_then(<[u8]>::first_chunk) else {
+            return Self::None;
+        };
+        let Some(tpid) = Tpid::of_ethertype(u16::from_be_bytes([a, b])) else {
+            return Self::None;
+        };
+        match header.get(TPID + 2..).and_then(<[u8]>::first_chunk) {
+            Some(&[c, d, _, _]) => Self::Is(Tag {
+                tpid,
+                tci: u16::from_be_bytes([c, d]),
+            }),
+            None => Self::Truncated,
+        }
+    }
+}
+
 impl VlanPolicy {
+    /// The outer tag of a frame from the port, if it is the switch's to take off; otherwise it is payload.
+    /// `header` is the frame's first octets.
+    #[inline]
+    pub fn outer_tag(&self, header: &[u8]) -> Option<Tag> {
+        match OuterTag::read(header) {
+            OuterTag::Is(tag) if self.tpid() == Some(tag.tpid) => Some(tag),
+            _ => None,
+        }
+    }
+
     /// The EtherType by which this port knows a tag; `None` where a tag is payload.
     #[inline]
     pub const fn tpid(&self) -> Option<Tpid> {
