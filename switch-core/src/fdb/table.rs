@@ -1,0 +1,287 @@
+//! The slots of the MAC table: an open-addressed table of atomics with linear probing, read without a lock.
+//!
+//! Written by the holder of the table's mutex only, except for [`Slots::refresh`].
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+
+use crate::addr::MacAddr;
+use crate::id::PortId;
+use crate::time::Timestamp;
+use crate::vid::Vid;
+
+/// How far from its home slot an entry lies at most. The table is at most half full, so chains stay far below it
+/// unless someone guesses the seed.
+pub(super) const PROBE_LIMIT: usize = 128;
+
+/// The key of a free slot.
+const EMPTY: u64 = 0;
+/// The key of a slot that is being rewritten; no [`Key`] has this value.
+const BUSY: u64 = 1;
+
+/// The coarse clock: 2^24 ns a tick, modulo 2^32 ticks (over two years).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Clock(u32);
+
+impl Clock {
+    const SHIFT: u32 = 24;
+
+    #[inline]
+    pub(super) const fn at(now: Timestamp) -> Self {
+        Self((now.as_nanos() >> Self::SHIFT) as u32)
+    }
+}
+
+/// Address and VLAN in one number that is never [`EMPTY`] or [`BUSY`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Key(u64);
+
+impl Key {
+    const LIVE: u64 = 1 << 63;
+
+    #[inline]
+    pub(super) const fn new(vid: Vid, mac: MacAddr) -> Self {
+        Self(Self::LIVE | (vid.get() as u64) << 48 | mac.to_u64())
+    }
+
+    pub(super) fn mac(self) -> MacAddr {
+        MacAddr::from_u64(self.0)
+    }
+
+    pub(super) fn vid(self) -> Vid {
+        Vid::new((self.0 >> 48) as u16 & 0x0fff).expect("a key is made from a Vid")
+    }
+}
+
+/// Port, kind, time last seen, and a stamp: bits of the key's hash that tie the value to its key.
+///
+/// Bits 0-15 port, 16 static, 17-31 stamp, 32-63 coarse time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Value(u64);
+
+impl Value {
+    const STATIC: u64 = 1 << 16;
+    const STAMP: u64 = 0x7fff << 17;
+
+    #[inline]
+    pub(super) fn port(self) -> PortId {
+        PortId::new(self.0 as u16).expect("a value is made from a PortId")
+    }
+
+    #[inline]
+    pub(super) const fn is_static(self) -> bool {
+        self.0 & Self::STATIC != 0
+    }
+
+    /// The coarse time it was last seen.
+    #[inline]
+    pub(super) const fn seen(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Whether this is a dynamic entry of `port` that needs no refresh.
+    #[inline]
+    pub(super) const fn is(self, port: PortId, clock: Clock) -> bool {
+        self.0 & !Self::STAMP == (clock.0 as u64) << 32 | port.get() as u64
+    }
+
+    #[inline]
+    const fn ticks(self, clock: Clock) -> u32 {
+        let ticks = clock.0.wrapping_sub(self.seen());
+        // Another worker's batch may have begun a little later than this one.
+        if ticks > u32::MAX / 2 { 0 } else { ticks }
+    }
+
+    /// Time since it was last seen, in whole ticks; zero if static.
+    pub(super) const fn age(self, clock: Clock) -> Duration {
+        if self.is_static() {
+            return Duration::ZERO;
+        }
+        Duration::from_nanos((self.ticks(clock) as u64) << Clock::SHIFT)
+    }
+
+    /// False once it has not been seen for `ageing`.
+    #[inline]
+    pub(super) fn is_live(self, clock: Clock, ageing: Duration) -> bool {
+        // Both ends are rounded down, so one tick more keeps an entry from expiring early.
+        let ticks = self.ticks(clock);
+        ticks <= 1 || self.is_static() || u128::from(ticks - 1) <= ageing.as_nanos() >> Clock::SHIFT
+    }
+
+    /// The same entry, seen at `clock`.
+    const fn seen_at(self, clock: Clock) -> Self {
+        Self(self.0 & 0xffff_ffff | (clock.0 as u64) << 32)
+    }
+
+    /// The same entry behind another port.
+    pub(super) const fn moved_to(self, port: PortId, clock: Clock) -> Self {
+        Self(self.0 & Self::STAMP | port.get() as u64).seen_at(clock)
+    }
+}
+
+/// A key and its value, side by side in one cache line.
+#[derive(Debug, Default)]
+#[repr(align(16))]
+struct Slot {
+    key: AtomicU64,
+    value: AtomicU64,
+}
+
+/// The slots, a power of two, at least twice as many as entries.
+#[derive(Debug)]
+pub(super) struct Slots {
+    slots: Box<[Slot]>,
+    hasher: FixedState,
+    /// A second secret beside the hasher's own, so that the products are unknown to guests.
+    secret: u64,
+}
+
+impl Slots {
+    pub(super) fn new(capacity: usize, seed: u64) -> Self {
+        let slots = (capacity * 2).next_power_of_two();
+        let hasher = FixedState::with_seed(seed);
+        Self {
+            slots: std::iter::repeat_with(Slot::default).take(slots).collect(),
+            secret: hasher.hash_one(seed),
+            hasher,
+        }
+    }
+
+    /// How many slots there are.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    #[inline]
+    fn hash(&self, key: Key) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u128(u128::from(self.secret) << 64 | u128::from(key.0));
+        hasher.finish()
+    }
+
+    #[inline]
+    const fn stamp(hash: u64) -> u64 {
+        hash >> 32 & Value::STAMP
+    }
+
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        hash as usize & (self.slots.len() - 1)
+    }
+
+    /// The slot `distance` after `at`.
+    #[inline]
+    fn after(&self, at: usize, distance: usize) -> usize {
+        (at + distance) & (self.slots.len() - 1)
+    }
+
+    /// A dynamic entry's value.
+    pub(super) fn value(&self, key: Key, port: PortId, clock: Clock) -> Value {
+        Value(Self::stamp(self.hash(key)) | u64::from(port.get())).seen_at(clock)
+    }
+
+    /// A static entry's value.
+    pub(super) fn static_value(&self, key: Key, port: PortId) -> Value {
+        Value(self.value(key, port, Clock(0)).0 | Value::STATIC)
+    }
+
+    /// The slot and the value of a key.
+    #[inline]
+    pub(super) fn find(&self, key: Key) -> Option<(usize, Value)> {
+        let hash = self.hash(key);
+        let mut at = self.home(hash);
+        for _ in 0..PROBE_LIMIT {
+            let slot = &self.slots[at];
+            let found = slot.key.load(Acquire);
+            if found == key.0 {
+                let value = slot.value.load(Acquire);
+                // The slot may have been given to another key in between, and even given back.
+                if (value ^ Self::stamp(hash)) & Value::STAMP == 0 && slot.key.load(Relaxed) == key.0 {
+                    return Some((at, Value(value)));
+                }
+            } else if found == EMPTY {
+                return None;
+            }
+            at = self.after(at, 1);
+        }
+        None
+    }
+
+    /// What a slot holds.
+    pub(super) fn get(&self, at: usize) -> Option<(Key, Value)> {
+        let slot = &self.slots[at];
+        let key = slot.key.load(Acquire);
+        let value = slot.value.load(Acquire);
+        (key & Key::LIVE != 0 && slot.key.load(Relaxed) == key).then_some((Key(key), Value(value)))
+    }
+
+    /// Every entry, in the order of the slots.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (Key, Value)> {
+        (0..self.slots.len()).filter_map(|at| self.get(at))
+    }
+
+    /// Notes that the entry was seen. May be called without the mutex: if the slot changed since, nothing happens.
+    #[inline]
+    pub(super) fn refresh(&self, at: usize, value: Value, clock: Clock) {
+        // Never backwards: another worker's batch may have begun later than this one.
+        if value.ticks(clock) > 0 {
+            let _ = self.slots[at]
+                .value
+                .compare_exchange(value.0, value.seen_at(clock).0, Release, Relaxed);
+        }
+    }
+
+    /// The value of a slot that is known to hold an entry.
+    pub(super) fn value_at(&self, at: usize) -> Value {
+        Value(self.slots[at].value.load(Relaxed))
+    }
+
+    /// Replaces the value of an entry, which keeps its stamp.
+    pub(super) fn set_value(&self, at: usize, value: Value) {
+        self.slots[at].value.store(value.0, Release);
+    }
+
+    /// The free slot nearest to the key's home, or the slots that are in the way.
+    pub(super) fn vacancy(&self, key: Key) -> Result<usize, impl Iterator<Item = usize>> {
+        let home = self.home(self.hash(key));
+        (0..PROBE_LIMIT)
+            .map(|distance| self.after(home, distance))
+            .find(|at| self.slots[*at].key.load(Relaxed) == EMPTY)
+            .ok_or_else(move || (0..PROBE_LIMIT).map(move |distance| self.after(home, distance)))
+    }
+
+    /// Writes an entry into a slot that is free or whose entry is no longer wanted there.
+    pub(super) fn put(&self, at: usize, key: Key, value: Value) {
+        let slot = &self.slots[at];
+        // A reader that sees the new value then also sees that the old key is gone.
+        slot.key.store(BUSY, Relaxed);
+        slot.value.store(value.0, Release);
+        slot.key.store(key.0, Release);
+    }
+
+    /// Frees a slot.
+    pub(super) fn clear(&self, at: usize) {
+        self.slots[at].key.store(EMPTY, Release);
+    }
+
+    /// The next entry after `hole` in its chain that may stand in `hole`.
+    pub(super) fn follower(&self, hole: usize) -> Option<usize> {
+        let mut at = hole;
+        loop {
+            at = self.after(at, 1);
+            let key = self.slots[at].key.load(Relaxed);
+            if key == EMPTY {
+                return None;
+            }
+            let mask = self.slots.len() - 1;
+            let from_home = at.wrapping_sub(self.home(self.hash(Key(key)))) & mask;
+            if from_home >= at.wrapping_sub(hole) & mask {
+                return Some(at);
+            }
+        }
+    }
+}
