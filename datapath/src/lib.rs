@@ -15,6 +15,7 @@ use switch_core::verdict::DropReason;
 use switch_core::vid::Vid;
 
 pub mod io;
+pub mod offload;
 
 /// How many workers, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

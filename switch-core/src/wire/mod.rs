@@ -8,6 +8,7 @@
 //! [`layers::Layers`] finds the network and transport headers of a whole frame, through VLAN tags and IPv6 extension
 //! headers, within fixed bounds.
 
+pub mod checksum;
 pub mod ipv6;
 pub mod layers;
 

@@ -1,0 +1,243 @@
+//! Segmentation and checksums in software, for ports that can't take a frame as its sender left it.
+//!
+//! [`Offload`] says what is left to do; [`switch_core::offload`] has checked it against the frame. Here it is done:
+//! [`finish_checksum`] for a plain frame, [`Segmenter`] for a super-frame. Neither allocates, and a payload is read once:
+//! the segmenter sums it while it copies it.
+//!
+//! Both start from the partial checksum that the sender left in the frame, as the kernel does, and not from the addresses:
+//! with a routing header (RFC 8200, section 8.1) the pseudo header holds another destination than the IPv6 header.
+
+use switch_core::offload::{Checksum, Gso, GsoKind, Offload, OffloadError, VIRTIO_NET_HDR_LEN};
+use switch_core::wire::checksum::{self, Sum};
+use switch_core::wire::layers::Layers;
+use switch_core::wire::protocol;
+
+mod field {
+    pub const FLAGS: usize = 0;
+    pub const CSUM_START: usize = 6;
+    pub const CSUM_OFFSET: usize = 8;
+    pub const NEEDS_CSUM: u8 = 1;
+    pub const DATA_VALID: u8 = 2;
+
+    pub const IPV4_LENGTH: usize = 2;
+    pub const IPV4_ID: usize = 4;
+    pub const IPV4_CHECKSUM: usize = 10;
+    pub const IPV4_SOURCE: usize = 12;
+    pub const IPV4_DESTINATION: usize = 16;
+    pub const IPV6_LENGTH: usize = 4;
+    pub const IPV6_SOURCE: usize = 8;
+    pub const IPV6_DESTINATION: usize = 24;
+    pub const IPV6_LEN: usize = 40;
+
+    pub const TCP_SEQUENCE: usize = 4;
+    pub const TCP_FLAGS: usize = 13;
+    pub const TCP_FIN: u8 = 0x01;
+    pub const TCP_PSH: u8 = 0x08;
+    pub const TCP_CWR: u8 = 0x80;
+    pub const TCP_CHECKSUM: usize = 16;
+    pub const UDP_LENGTH: usize = 4;
+    pub const UDP_CHECKSUM: usize = 6;
+    pub const SCTP_CHECKSUM: usize = 8;
+}
+
+/// Completes a partial checksum; what is complete already stays. `frame` is the whole frame that `offload` was decoded
+/// against, and no super-frame: those are for the [`Segmenter`].
+pub fn finish_checksum(frame: &mut [u8], offload: &mut Offload) {
+    debug_assert!(offload.gso.is_none(), "each segment has a checksum of its own");
+    let Checksum::Partial { start, offset } = offload.checksum else {
+        return;
+    };
+    offload.checksum = Checksum::Complete;
+    let (start, offset) = (usize::from(start), usize::from(offset));
+    if offset == field::SCTP_CHECKSUM && is_sctp(frame, start) {
+        finish_sctp(frame, start);
+        return;
+    }
+    let Some(data) = frame.get_mut(start..) else {
+        return;
+    };
+    let sum = match Sum::of(data).checksum() {
+        // In UDP, 0 says that there is no checksum (RFC 768).
+        0 if offset == field::UDP_CHECKSUM => u16::MAX,
+        sum => sum,
+    };
+    if let Some(place) = data.get_mut(offset..offset + 2) {
+        place.copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+fn is_sctp(frame: &[u8], start: usize) -> bool {
+    Layers::find(frame)
+        .and_then(|layers| layers.ip)
+        .is_some_and(|ip| ip.protocol == protocol::SCTP && ip.transport == start)
+}
+
+/// The kernel leaves SCTP's CRC open too where the device says it can do it (veth), and a packet socket does not tell it
+/// from an Internet checksum.
+fn finish_sctp(frame: &mut [u8], start: usize) {
+    let end = field::SCTP_CHECKSUM + 4;
+    let Some(packet) = frame.get_mut(start..).filter(|packet| packet.len() >= end) else {
+        return;
+    };
+    let crc = checksum::crc32c([&packet[..field::SCTP_CHECKSUM], &[0; 4], &packet[end..]]);
+    packet[field::SCTP_CHECKSUM..end].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Mends the one kind of super-frame that the kernel hands to a packet socket without a partial checksum: what a NIC's LRO,
+/// or GRO by list, joined after it had verified each part (`DATA_VALID`). The checksum is opened again, so that the frame
+/// is like any other super-frame from here on. For frames from devices only; a guest has to send what VirtIO says.
+///
+/// Call it when [`Offload::decode`] said [`OffloadError::GsoWithoutChecksum`]; `frame` is the whole frame.
+pub fn mend_joined(header: &[u8; VIRTIO_NET_HDR_LEN], frame: &mut [u8]) -> Result<Offload, OffloadError> {
+    if header[field::FLAGS] & field::DATA_VALID == 0 {
+        return Err(OffloadError::GsoWithoutChecksum);
+    }
+    let layers = Layers::find(frame).ok_or(OffloadError::GsoProtocol)?;
+    let ip = layers.ip.ok_or(OffloadError::GsoProtocol)?;
+    let offset = match ip.protocol {
+        protocol::TCP => field::TCP_CHECKSUM,
+        protocol::UDP => field::UDP_CHECKSUM,
+        _ => return Err(OffloadError::GsoProtocol),
+    };
+    let mut header = *header;
+    header[field::FLAGS] |= field::NEEDS_CSUM;
+    let start = u16::try_from(ip.transport).map_err(|_| OffloadError::GsoProtocol)?;
+    header[field::CSUM_START..][..2].copy_from_slice(&start.to_le_bytes());
+    header[field::CSUM_OFFSET..][..2].copy_from_slice(&(offset as u16).to_le_bytes());
+    let offload = Offload::decode(&header, frame, frame.len())?;
+
+    let length = (frame.len() - ip.transport) as u32;
+    let (network, transport) = frame.split_at_mut(ip.transport);
+    let network = &network[layers.network..];
+    let addresses = if ip.version == 4 {
+        Sum::of(&network[field::IPV4_SOURCE..field::IPV4_DESTINATION + 4])
+    } else {
+        Sum::of(&network[field::IPV6_SOURCE..field::IPV6_DESTINATION + 16])
+    };
+    let pseudo = addresses.add_u16(u16::from(ip.protocol)).add_u32(length);
+    set_u16(transport, offset, pseudo.fold());
+    Ok(offload)
+}
+
+/// Cuts a super-frame into the frames that it becomes on a wire, one at a time (TSO, USO).
+///
+/// As the kernel does it: the IPv4 identification counts up; FIN and PSH stay on the last segment, CWR on the first.
+#[derive(Clone, Debug)]
+pub struct Segmenter<'a> {
+    frame: &'a [u8],
+    gso: Gso,
+    ipv4: bool,
+    /// Start of the IP header.
+    network: usize,
+    /// Start of the TCP or UDP header.
+    transport: usize,
+    /// First octet of payload that is in no segment yet.
+    next: usize,
+}
+
+impl<'a> Segmenter<'a> {
+    /// `frame` is the whole super-frame that `offload` was decoded against. `None` if `offload` does not say how to cut it,
+    /// or not for this frame.
+    pub fn new(frame: &'a [u8], offload: &Offload) -> Option<Self> {
+        let gso = offload.gso?;
+        let layers = Layers::find(frame)?;
+        let ip = layers.ip?;
+        let header_len = usize::from(gso.header_len);
+        let minimum = match gso.kind {
+            GsoKind::Tcp4 | GsoKind::Tcp6 => field::TCP_CHECKSUM + 4,
+            GsoKind::Udp => field::UDP_CHECKSUM + 2,
+        };
+        (ip.transport + minimum <= header_len && header_len < frame.len() && gso.size > 0).then_some(Self {
+            frame,
+            gso,
+            ipv4: ip.version == 4,
+            network: layers.network,
+            transport: ip.transport,
+            next: header_len,
+        })
+    }
+
+    /// Writes the next segment to the front of `out` and returns its length; `None` after the last.
+    /// Its [`Offload`] is the default one.
+    ///
+    /// # Panics
+    /// If `out` is shorter than the segment, which has at most [`Offload::wire_len`] octets.
+    pub fn next_into(&mut self, out: &mut [u8]) -> Option<usize> {
+        let header_len = usize::from(self.gso.header_len);
+        let payload = self
+            .frame
+            .get(self.next..)
+            .filter(|payload| !payload.is_empty())?;
+        let before = self.next - header_len;
+        let first = before == 0;
+        let payload = &payload[..payload.len().min(usize::from(self.gso.size))];
+        self.next += payload.len();
+        let last = self.next == self.frame.len();
+
+        let len = header_len + payload.len();
+        let (header, body) = out[..len].split_at_mut(header_len);
+        header.copy_from_slice(&self.frame[..header_len]);
+        let body = Sum::of_copy(body, payload);
+
+        let (network, transport) = header.split_at_mut(self.transport);
+        let network = &mut network[self.network..];
+        if self.ipv4 {
+            set_u16(network, field::IPV4_LENGTH, (len - self.network) as u16);
+            let index = before / usize::from(self.gso.size);
+            let id = u16_at(network, field::IPV4_ID).wrapping_add(index as u16);
+            set_u16(network, field::IPV4_ID, id);
+            set_u16(network, field::IPV4_CHECKSUM, 0);
+            let sum = Sum::of(network).checksum();
+            set_u16(network, field::IPV4_CHECKSUM, sum);
+        } else {
+            set_u16(
+                network,
+                field::IPV6_LENGTH,
+                (len - self.network - field::IPV6_LEN) as u16,
+            );
+        }
+
+        let place = match self.gso.kind {
+            GsoKind::Tcp4 | GsoKind::Tcp6 => {
+                let (bytes, _) = transport[field::TCP_SEQUENCE..].split_at_mut(4);
+                let sequence = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+                bytes.copy_from_slice(&sequence.wrapping_add(before as u32).to_be_bytes());
+                if !last {
+                    transport[field::TCP_FLAGS] &= !(field::TCP_FIN | field::TCP_PSH);
+                }
+                if !first {
+                    transport[field::TCP_FLAGS] &= !field::TCP_CWR;
+                }
+                field::TCP_CHECKSUM
+            }
+            GsoKind::Udp => {
+                set_u16(transport, field::UDP_LENGTH, (len - self.transport) as u16);
+                field::UDP_CHECKSUM
+            }
+        };
+        // The field holds the pseudo header's sum with the length of the whole.
+        let sum = Sum::of(transport)
+            .add(body)
+            .sub_u32((self.frame.len() - self.transport) as u32)
+            .add_u32((len - self.transport) as u32);
+        let sum = match sum.checksum() {
+            0 if place == field::UDP_CHECKSUM => u16::MAX,
+            sum => sum,
+        };
+        set_u16(transport, place, sum);
+        Some(len)
+    }
+}
+
+#[inline]
+fn u16_at(data: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([data[at], data[at + 1]])
+}
+
+#[inline]
+fn set_u16(data: &mut [u8], at: usize, value: u16) {
+    data[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests;
