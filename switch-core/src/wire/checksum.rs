@@ -56,10 +56,6 @@ impl Sum {
     /// The sum of both parts.
     #[inline]
     #[must_use]
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "`+` would hide that this is one's complement"
-    )]
     pub const fn add(self, other: Self) -> Self {
         let (sum, carry) = self.0.overflowing_add(other.0);
         Self(sum + carry as u64)
