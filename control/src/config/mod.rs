@@ -7,11 +7,13 @@
 //! Everything here is pure but for the [`compile::Registry`], which keeps what must survive a change of configuration.
 
 pub mod compile;
+mod de;
 pub mod diff;
 pub mod model;
 pub mod path;
 pub mod schema;
 pub mod text;
+mod tree;
 pub mod units;
 pub mod validate;
 

@@ -156,7 +156,7 @@ pub struct PortGroup {
 
 /// How a port group reaches others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", expecting = "`bridged`")]
 pub enum GroupMode {
     /// As a bridge does: by MAC address and VLAN.
     #[default]
@@ -351,7 +351,7 @@ impl JsonSchema for Vlan {
 
 /// Accept or reject.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", expecting = "`accept` or `reject`")]
 pub enum Policy {
     /// It may.
     Accept,
@@ -400,7 +400,7 @@ pub struct MacLimit {
 
 /// What happens to a frame from a new address when a port has reached its [`MacLimit`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", expecting = "`drop` or `flood`")]
 pub enum Overflow {
     /// It is dropped.
     #[default]
@@ -417,8 +417,10 @@ pub enum Overflow {
     expecting = "a map with the keys of a port"
 )]
 pub struct Port {
-    /// Name of its port group. Required.
-    pub port_group: Name,
+    /// Name of its port group. Required: only [`super::validate`] says so, so that what else is wrong with the port is found too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(required)]
+    pub port_group: Option<Name>,
     /// Name of a TAP that the switch makes and owns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap: Option<NetdevName>,
@@ -468,7 +470,7 @@ impl Port {
     /// A port of this group, with nothing else yet.
     pub fn new(port_group: Name) -> Self {
         Self {
-            port_group,
+            port_group: Some(port_group),
             tap: None,
             device: None,
             mac: None,
@@ -488,7 +490,7 @@ impl Port {
 
 /// How a `device` is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", expecting = "`auto` or `af-packet`")]
 pub enum Driver {
     /// The best that this version has for the device.
     #[default]

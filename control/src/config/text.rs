@@ -1,53 +1,55 @@
 //! The text of a configuration file, YAML 1.2 or its subset JSON, read and written.
+//!
+//! Reading finds every error at once, those of form ([`super::de`]) and those of meaning ([`Config::validate`]) alike, each with its
+//! line, its column and its path. An error that only follows from another is not told.
 
+use serde_json::Value;
+
+use super::de::{MAX_ERRORS, read};
 use super::model::Config;
-use super::validate::ValidConfig;
+use super::tree::{Tree, TreeError};
+use super::validate::{ConfigError, ValidConfig};
 use crate::api::model::Problem;
 
-/// Reads the form of a configuration: every error at once, each with its place.
+/// Reads the form of a configuration.
 ///
 /// # Errors
 /// All errors of form, in the order of the text.
 pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
-    serde_saphyr::from_str(text).map_err(|error| {
-        vec![Problem {
-            message: error.to_string(),
-            path: String::new(),
-            line: 0,
-            column: 0,
-            help: None,
-        }]
-    })
+    let (mut tree, mut errors) = Tree::parse(text).map_err(|error| vec![error.into()])?;
+    match read(&mut tree, &mut errors) {
+        Some(config) if errors.is_empty() => Ok(config),
+        _ => Err(problems(errors)),
+    }
 }
 
-/// Reads and validates a configuration: every error at once, each with its place.
+/// Reads and validates a configuration.
 ///
 /// # Errors
 /// All errors of form and meaning, in the order of the text.
 pub fn load(text: &str) -> Result<ValidConfig, Vec<Problem>> {
-    parse(text)?.validate().map_err(|errors| {
-        errors
-            .into_iter()
-            .map(|error| Problem {
-                message: error.message,
-                path: error.path.to_string(),
-                line: 0,
-                column: 0,
-                help: error.help,
-            })
-            .collect()
-    })
+    let (tree, errors) = Tree::parse(text).map_err(|error| vec![error.into()])?;
+    judge(tree, errors)
 }
 
-impl Config {
-    /// The configuration as a JSON value, keys in the owner's order.
-    pub fn to_value(&self) -> serde_json::Value {
-        serde_json::to_value(self).expect("a configuration is made of maps with text keys")
-    }
-
-    /// The configuration as YAML, which [`parse`] reads back to the same.
-    pub fn to_yaml(&self) -> String {
-        serde_saphyr::to_string(self).expect("a configuration is made of maps with text keys")
+/// As [`load`], for octets that may not be UTF-8.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_bytes(bytes: &[u8]) -> Result<ValidConfig, Vec<Problem>> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => load(text),
+        Err(error) => {
+            let before = &bytes[..error.valid_up_to()];
+            let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+            Err(vec![Problem {
+                message: "not UTF-8".to_owned(),
+                path: String::new(),
+                line: before.iter().filter(|b| **b == b'\n').count() + 1,
+                column: String::from_utf8_lossy(&before[line_start..]).chars().count() + 1,
+                help: Some("save the file as UTF-8".to_owned()),
+            }])
+        }
     }
 }
 
@@ -55,6 +57,76 @@ impl Config {
 ///
 /// # Errors
 /// All errors of form and meaning.
-pub fn load_value(value: &serde_json::Value) -> Result<ValidConfig, Vec<Problem>> {
-    load(&value.to_string())
+pub fn load_value(value: &Value) -> Result<ValidConfig, Vec<Problem>> {
+    let tree = Tree::from_json(value).map_err(|error| vec![error.into()])?;
+    judge(tree, Vec::new())
+}
+
+fn judge(mut tree: Tree, mut errors: Vec<TreeError>) -> Result<ValidConfig, Vec<Problem>> {
+    let Some(config) = read::<Config>(&mut tree, &mut errors) else {
+        return Err(problems(errors));
+    };
+    match config.validate() {
+        Ok(valid) if errors.is_empty() => Ok(valid),
+        Ok(_) => Err(problems(errors)),
+        Err(more) => {
+            let news = more
+                .into_iter()
+                .filter(|error| !error.depends.iter().any(|path| tree.is_pruned(path)));
+            errors.extend(news.map(|error| locate(&tree, error)));
+            Err(problems(errors))
+        }
+    }
+}
+
+fn locate(tree: &Tree, error: ConfigError) -> TreeError {
+    let (mark, path) = tree.locate(&error.path);
+    TreeError {
+        message: error.message,
+        help: error.help,
+        path,
+        mark,
+    }
+}
+
+/// Errors in the order of the text, not too many of them.
+fn problems(mut errors: Vec<TreeError>) -> Vec<Problem> {
+    errors.sort_by_key(|error| error.mark);
+    let more = errors.len() >= MAX_ERRORS;
+    errors.truncate(MAX_ERRORS);
+    let mut problems: Vec<Problem> = errors.into_iter().map(Problem::from).collect();
+    if more {
+        problems.push(Problem {
+            message: format!("there may be more errors than these {MAX_ERRORS}"),
+            path: String::new(),
+            line: 0,
+            column: 0,
+            help: Some("correct these first".to_owned()),
+        });
+    }
+    problems
+}
+
+impl From<TreeError> for Problem {
+    fn from(error: TreeError) -> Self {
+        Self {
+            message: error.message,
+            path: error.path.to_string(),
+            line: error.mark.line,
+            column: error.mark.column,
+            help: error.help,
+        }
+    }
+}
+
+impl Config {
+    /// The configuration as a JSON value, keys in the owner's order.
+    pub fn to_value(&self) -> Value {
+        serde_json::to_value(self).expect("a configuration is made of maps with text keys")
+    }
+
+    /// The configuration as YAML, which [`parse`] reads back to the same.
+    pub fn to_yaml(&self) -> String {
+        serde_saphyr::to_string(self).expect("a configuration is made of maps with text keys")
+    }
 }

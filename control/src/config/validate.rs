@@ -574,9 +574,12 @@ impl Check {
                 self.names.insert(name.clone(), path.clone());
             }
             let attachment = self.attachment(port, &path);
-            let group = groups.get(port.port_group.as_str()).copied();
+            let group = port
+                .port_group
+                .as_ref()
+                .and_then(|name| groups.get(name.as_str()).copied());
             if group.is_none() {
-                self.unknown_group(port, effective, &path);
+                self.no_group(port.port_group.as_ref(), effective, &path);
             }
             let (Some(attachment), Some(group)) = (attachment, group) else {
                 continue;
@@ -593,7 +596,7 @@ impl Check {
                 EffectivePort {
                     name: name.clone(),
                     switch: index,
-                    group: port.port_group.clone(),
+                    group: group.name.clone(),
                     attachment,
                     mac: port.mac.map(super::units::StationMac::get),
                     enabled: port.enabled.unwrap_or(true),
@@ -605,21 +608,25 @@ impl Check {
         ports
     }
 
-    fn unknown_group(&mut self, port: &Port, switch: &EffectiveSwitch, path: &Path) {
+    fn no_group(&mut self, name: Option<&Name>, switch: &EffectiveSwitch, path: &Path) {
         let known = switch.groups.iter().map(|group| group.name.as_str());
         let groups = Path::keys(["switches", switch.name.as_str(), "port-groups"]);
-        let mut error = ConfigError::new(
-            path.key("port-group"),
-            format!(
-                "there is no port group `{}` in the switch `{}`",
-                port.port_group, switch.name
-            ),
-        )
-        .depends(groups.key(port.port_group.as_str()))
-        .depends(groups);
-        error.help = suggest(port.port_group.as_str(), "known groups", known)
-            .or_else(|| Some("the switch has no `port-groups` yet".to_owned()));
-        self.errors.push(error);
+        let none = || Some(format!("write it under `{groups}` first"));
+        self.errors.push(match name {
+            None => {
+                let mut error =
+                    ConfigError::new(path.clone(), "`port-group` is missing").depends(path.key("port-group"));
+                error.help = suggest("", "known groups", known).or_else(none);
+                error
+            }
+            Some(name) => {
+                let message = format!("there is no port group `{name}` in the switch `{}`", switch.name);
+                let mut error =
+                    ConfigError::new(path.key("port-group"), message).depends(groups.key(name.as_str()));
+                error.help = suggest(name.as_str(), "known groups", known).or_else(none);
+                error
+            }
+        });
     }
 
     fn attachment(&mut self, port: &Port, path: &Path) -> Option<Attachment> {
@@ -664,7 +671,9 @@ impl Check {
                     ConfigError::new(path.clone(), "`tap` or `device` is missing")
                         .help("`tap: NAME` makes a TAP that the switch owns, `device: NAME` attaches a netdev that exists")
                         .depends(path.key("tap"))
-                        .depends(path.key("device")),
+                        .depends(path.key("device"))
+                        .depends(path.key("vhost-user"))
+                        .depends(path.key("stream")),
                 );
                 return None;
             }
@@ -674,8 +683,13 @@ impl Check {
             attachment.device().clone(),
         );
         if let Some(first) = self.netdevs.get(&key) {
-            let message = format!("the device `{}` is taken by {first}", key.1);
-            self.error(&path.key(attachment.kind()), message);
+            let error = ConfigError::new(
+                path.key(attachment.kind()),
+                format!("the device `{}` is taken by {first}", key.1),
+            )
+            .depends(path.key("netns"))
+            .depends(first.key("netns"));
+            self.errors.push(error);
         } else {
             self.netdevs.insert(key, path.clone());
         }
