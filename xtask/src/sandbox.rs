@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
@@ -32,18 +33,23 @@ pub fn tap_possible() -> bool {
 /// This program again, with other arguments, inside namespaces of its own.
 pub fn reenter(args: impl IntoIterator<Item = OsString>) -> Result<Command> {
     let exe = std::env::current_exe().context("cannot find this program's own file")?;
+    Ok(enter(&exe, args))
+}
+
+/// A program inside namespaces of its own.
+pub fn enter(program: &Path, args: impl IntoIterator<Item = OsString>) -> Command {
     let mut command = host::program("unshare");
     if !is_root() {
         command.args(["--user", "--map-root-user"]);
     }
     command
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--"])
-        .arg(exe)
+        .arg(program)
         .args(args);
-    Ok(command)
+    command
 }
 
-/// Waits for a process made by [`reenter`]. After a signal it has `grace` to clean up by itself.
+/// Waits for a process made by [`enter`]. After a signal it has `grace` to clean up by itself.
 pub fn wait(child: &mut Child, grace: Duration) -> Result<ExitStatus> {
     let mut deadline = None;
     loop {
@@ -79,6 +85,11 @@ pub fn prepare() -> Result<()> {
     fs::create_dir("/run/netns")?;
     host::sh("ip link set lo up")?;
     Ok(())
+}
+
+/// A /proc of the process namespace's own, which takes real root.
+pub fn own_proc() -> Result<()> {
+    host::sh("mount -t proc proc /proc").map(|_| ())
 }
 
 /// Makes a network namespace with a working loopback.

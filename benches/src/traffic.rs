@@ -1,0 +1,63 @@
+//! Traffic, and how much of it arrived.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use xtask::host::{self, Background, SHORT};
+
+use crate::peer::{Bench, MACS};
+
+/// Bits per second that TCP carries from `a` to `b` over `streams` connections, as the receiver counts them.
+pub fn tcp(bench: &Bench, receiver_core: usize, streams: usize) -> Result<f64> {
+    let mut server = host::inside("b", "iperf3");
+    server.args(["-s", "-1"]);
+    let server = Bench::pinned(receiver_core, &server);
+    let log = bench.log("iperf3-server");
+    let mut server = Background::start(&mut { server }, &log)?;
+    server.ready(SHORT, || {
+        let listening = host::sh_in("b", "ss -Hltn sport = :5201")?;
+        Ok(!listening.trim().is_empty())
+    })?;
+    let mut client = host::inside("a", "iperf3");
+    client.args(["-c", "10.0.0.2", "-J", "-P", &streams.to_string()]);
+    client.args(["-t", &bench.time.as_secs().to_string()]);
+    let out = host::output(&mut bench.on_traffic_core(&client), SHORT + 2 * bench.time)?;
+    let result: Value =
+        serde_json::from_str(&out.stdout).with_context(|| format!("iperf3: {}", out.stderr))?;
+    let rate = result["end"]["sum_received"]["bits_per_second"].as_f64();
+    rate.with_context(|| format!("iperf3: {}", result["error"]))
+}
+
+/// Frames per second that arrive at `b` while `a` sends as many as one core can, 64 octets each on the wire.
+///
+/// The frames are for a station behind `b`'s netdev, which is given another address, so that its stack drops them at once.
+pub fn flood(bench: &Bench) -> Result<f64> {
+    let [from, to] = MACS;
+    host::sh_in("b", "ip link set eth0 address 02:00:00:00:00:bb")?;
+    // The switch learns where both are.
+    for (netns, from, to) in [("b", to, from), ("a", from, to)] {
+        let mut hello = host::inside(netns, bench.bin.join("flood"));
+        host::run(hello.args(["eth0", from, to, "--frames", "1"]), SHORT)?;
+    }
+    let mut flood = host::inside("a", bench.bin.join("flood"));
+    flood.args(["eth0", from, to]);
+    let _flood = Background::start(&mut bench.on_traffic_core(&flood), &bench.log("flood"))?;
+    host::measure_for(Duration::from_millis(300))?;
+    let (begin, first) = received()?;
+    host::measure_for(bench.time)?;
+    let (end, last) = received()?;
+    Ok((last - first) as f64 / (end - begin).as_secs_f64())
+}
+
+/// Frames that have arrived at `b`, and when that was so.
+fn received() -> Result<(Instant, u64)> {
+    let text = host::sh_in("b", "ip -j -s link show eth0")?;
+    let now = Instant::now();
+    let links: Value = serde_json::from_str(&text)?;
+    let packets = links[0]["stats64"]["rx"]["packets"].as_u64();
+    Ok((
+        now,
+        packets.context("`ip -s link` gave no count of received packets")?,
+    ))
+}
