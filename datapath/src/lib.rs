@@ -3,19 +3,37 @@
 //! The control plane opens devices ([`io`]), hands their queues to the workers ([`Datapath::attach`]) and publishes
 //! snapshots ([`Datapath::publish`]). A worker runs every frame to completion: receive, decide
 //! ([`switch_core::pipeline::forward`]), send. The only `unsafe` code is in `sys`.
-#![allow(missing_docs, unused_variables)] // skeleton
 
-use std::sync::Arc;
+mod capture;
+mod events;
+pub mod frame;
+pub mod io;
+pub mod offload;
+pub mod pool;
+mod stats;
+#[allow(unsafe_code)]
+mod sys;
+mod worker;
 
-use switch_core::addr::MacAddr;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use switch_core::id::PortId;
 use switch_core::snapshot::Snapshot;
 use switch_core::time::Timestamp;
-use switch_core::verdict::DropReason;
-use switch_core::vid::Vid;
 
-pub mod io;
-pub mod offload;
+pub use capture::{Capture, CaptureFilter, Captured, Seen};
+pub use events::Event;
+pub use stats::{BATCH_BUCKETS, DirectionStats, PortStats, WorkerStats};
+
+use capture::Captures;
+use events::Events;
+use stats::{PortCounters, WorkerCounters};
+use sys::poll::Waker;
+use worker::{Command, Worker};
 
 /// How many workers, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,177 +44,270 @@ pub struct Options {
     pub cores: Vec<usize>,
 }
 
+/// The datapath cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// A thread or its descriptors cannot be made.
     #[error("worker {worker} cannot be started: {source}")]
-    Spawn { worker: usize, source: std::io::Error },
+    Spawn {
+        /// Which worker.
+        worker: usize,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The core is not there, or not allowed.
     #[error(
-        "worker {worker} cannot be pinned to core {core}: {source}; name cores that `nproc` lists in `workers.cores`"
+        "worker {worker} cannot be pinned to core {core}: {source}; name cores that `nproc` counts in `workers.cores`"
     )]
     Pin {
+        /// Which worker.
         worker: usize,
+        /// Which core.
         core: usize,
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// Frames and octets of one direction of a port. Octets count from the destination address to the end of the payload,
-/// as the frame is on the port's side, without FCS; a super-frame counts as the frames it becomes on the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DirectionStats {
-    pub packets: u64,
-    pub bytes: u64,
-    pub unicast: u64,
-    pub multicast: u64,
-    pub broadcast: u64,
+/// What all threads of the datapath see.
+pub(crate) struct Shared {
+    started: Instant,
+    captures: Arc<Captures>,
+    events: Events,
+    workers: Box<[WorkerShared]>,
 }
 
-/// Totals of a port since it was made. Receive: from the port into the switch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortStats {
-    pub receive: DirectionStats,
-    pub transmit: DirectionStats,
-    /// By [`DropReason::index`].
-    pub drops: [u64; DropReason::COUNT],
-    /// Frames that the kernel dropped before the switch could read them.
-    pub kernel_drops: u64,
-    /// Frames waiting in the device's receive queue, where it can tell.
-    pub queue_depth: Option<u64>,
+pub(crate) struct WorkerShared {
+    waker: Waker,
+    counters: WorkerCounters,
 }
 
-/// Totals of a worker since it was started.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WorkerStats {
-    /// Nanoseconds spent on frames (not asleep, not polling in vain).
-    pub busy_nanos: u64,
-    /// Nanoseconds since its start.
-    pub total_nanos: u64,
-    /// Number of batches by size: 1, 2-3, 4-7, 8-15, 16-31, 32-64.
-    pub batches: [u64; 6],
-    /// Frames in all batches.
-    pub frames: u64,
-    /// Copies beyond the first that floods made.
-    pub flood_copies: u64,
-}
-
-/// What a worker has to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A MAC address moved between ports.
-    MacMoved {
-        vid: Vid,
-        mac: MacAddr,
-        from: PortId,
-        to: PortId,
-    },
-    /// A port's device is gone or in error (errno); no frame was or will be read from it until it is attached again.
-    PortFailed { port: PortId, errno: i32 },
-    /// Sending to a port fails with this errno for the first time in a while.
-    SendFailed { port: PortId, errno: i32 },
-}
-
-/// Which side of the switch a captured frame was seen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// From the port into the switch.
-    Receive,
-    /// From the switch to the port.
-    Transmit,
-    /// Dropped; the port is the one whose counter moved.
-    Dropped(DropReason),
-}
-
-/// Which frames to capture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CaptureFilter {
-    /// Only this port.
-    pub port: Option<PortId>,
-    /// Only dropped frames; else received and sent ones, dropped ones as received.
-    pub drops_only: bool,
-    /// How many octets of each frame to keep.
-    pub snap_len: u32,
-}
-
-/// A captured frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Captured {
-    /// Nanoseconds since the Unix epoch.
-    pub unix_nanos: u64,
-    pub port: PortId,
-    pub seen: Seen,
-    /// Octets of the whole frame.
-    pub len: u32,
-    pub bytes: Box<[u8]>,
-}
-
-/// A running capture; it ends when dropped.
-#[derive(Debug)]
-pub struct Capture {}
-
-impl Capture {
-    /// The next frame, if one is there. Never waits.
-    pub fn try_recv(&self) -> Option<Captured> {
-        todo!()
-    }
-    /// Frames that found the capture's buffer full.
-    pub fn lost(&self) -> u64 {
-        todo!()
+impl Shared {
+    /// Now, on the clock of the snapshot's state. Starts at one day, so that no difference to a past time underflows.
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(86_400) + self.started.elapsed()
     }
 }
 
-/// The running datapath. All methods may be called from any thread; none is on a frame's way.
-pub struct Datapath {}
+struct Handle {
+    commands: Sender<Command>,
+    thread: JoinHandle<()>,
+}
+
+/// What only the control plane sees.
+struct Control {
+    snapshot: Arc<Snapshot>,
+    /// One per worker.
+    counters: HashMap<PortId, Box<[Arc<PortCounters>]>>,
+}
+
+/// The running datapath. All methods may be called from any thread; none is on a frame's way, and some wait for the
+/// workers, for the length of a batch. Dropping it stops the workers and closes all ports.
+pub struct Datapath {
+    shared: Arc<Shared>,
+    handles: Vec<Handle>,
+    control: Mutex<Control>,
+}
 
 impl Datapath {
-    /// Starts the workers with an empty snapshot. `notify` is called (from a worker, must not block) when an event is waiting.
+    /// Starts the workers with an empty snapshot. `notify` is called, from a worker, when an event is waiting; it must not block.
     pub fn start(options: &Options, notify: Box<dyn Fn() + Send + Sync>) -> Result<Self, StartError> {
-        todo!()
+        let count = options.workers.max(1);
+        let spawn_error = |worker| move |source| StartError::Spawn { worker, source };
+        let workers = (0..count)
+            .map(|worker| {
+                let waker = Waker::new().map_err(spawn_error(worker))?;
+                Ok(WorkerShared {
+                    waker,
+                    counters: WorkerCounters::default(),
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let shared = Arc::new(Shared {
+            started: Instant::now(),
+            captures: Arc::new(Captures::default()),
+            events: Events::new(notify),
+            workers,
+        });
+        let mut datapath = Self {
+            shared: Arc::clone(&shared),
+            handles: Vec::with_capacity(count),
+            control: Mutex::new(Control {
+                snapshot: Arc::new(Snapshot::empty()),
+                counters: HashMap::new(),
+            }),
+        };
+        for index in 0..count {
+            let (commands, receiver) = unbounded();
+            let worker = Worker::new(index, Arc::clone(&shared), receiver).map_err(spawn_error(index))?;
+            let core = options.cores.get(index).copied();
+            let (pinned, answer) = bounded(1);
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    let result = core.map_or(Ok(()), sys::cpu::pin_to_core);
+                    let go_on = result.is_ok();
+                    // The starter waits for this answer; if it is gone, so is the datapath.
+                    let _ = pinned.send(result);
+                    if go_on {
+                        worker.run();
+                    }
+                })
+                .map_err(spawn_error(index))?;
+            datapath.handles.push(Handle { commands, thread });
+            if let (Ok(Err(source)), Some(core)) = (answer.recv(), core) {
+                return Err(StartError::Pin {
+                    worker: index,
+                    core,
+                    source,
+                });
+            }
+        }
+        Ok(datapath)
     }
+
     /// How many workers run: the number of queues that [`Datapath::attach`] wants.
     pub fn workers(&self) -> usize {
-        todo!()
+        self.handles.len()
     }
+
     /// Now, on the clock of the snapshot's state.
     pub fn now(&self) -> Timestamp {
-        todo!()
+        self.shared.now()
     }
+
+    fn control(&self) -> MutexGuard<'_, Control> {
+        // No method leaves the state half-changed when it panics.
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn command(&self, worker: usize, command: Command) {
+        // A worker that has ended takes no commands; what the command holds is dropped, so nobody waits for it.
+        let _ = self.handles[worker].commands.send(command);
+        self.shared.workers[worker].waker.wake();
+    }
+
     /// Hands a port's queues to the workers, one each. The port carries frames once a published snapshot has it.
-    /// A queue that was there before is replaced and closed.
+    /// Queues that were there before are replaced and closed.
+    ///
+    /// # Panics
+    /// If there are not as many queues as workers.
     pub fn attach(&self, port: PortId, queues: Vec<Box<dyn io::Queue>>) {
-        todo!()
+        assert_eq!(queues.len(), self.workers(), "one queue per worker");
+        let mut control = self.control();
+        let counters = control
+            .counters
+            .entry(port)
+            .or_insert_with(|| (0..self.workers()).map(|_| Arc::default()).collect());
+        let (done, old) = unbounded();
+        for (worker, (queue, counters)) in queues.into_iter().zip(counters.iter()).enumerate() {
+            let (counters, done) = (Arc::clone(counters), done.clone());
+            self.command(
+                worker,
+                Command::Attach {
+                    port,
+                    queue,
+                    counters,
+                    done,
+                },
+            );
+        }
+        drop(done);
+        drop(control);
+        close(&old);
     }
+
     /// Takes the port's queues back and closes them; its counters stay. Returns when it is done.
     pub fn detach(&self, port: PortId) {
-        todo!()
+        let (done, old) = unbounded();
+        for worker in 0..self.workers() {
+            self.command(
+                worker,
+                Command::Detach {
+                    port,
+                    done: done.clone(),
+                },
+            );
+        }
+        drop(done);
+        close(&old);
     }
-    /// Sets a port's counters to zero, for a new port that gets an old number.
+
+    /// Forgets a port's counters, when its number is to be another port's. Call after [`Datapath::detach`].
     pub fn reset_stats(&self, port: PortId) {
-        todo!()
+        if let Some(counters) = self.control().counters.get(&port) {
+            counters.iter().for_each(|counters| counters.reset());
+        }
     }
+
     /// Replaces the snapshot; returns when no worker reads the old one any more.
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
-        todo!()
+        let mut control = self.control();
+        let (done, finished) = unbounded();
+        for worker in 0..self.workers() {
+            let (snapshot, done) = (Arc::clone(&snapshot), done.clone());
+            self.command(worker, Command::Snapshot { snapshot, done });
+        }
+        drop(done);
+        let _: Result<(), _> = finished.recv();
+        control.snapshot = snapshot;
     }
+
     /// The snapshot last published.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        todo!()
+        Arc::clone(&self.control().snapshot)
     }
+
+    /// Totals of a port; zero for one that was never attached.
     pub fn port_stats(&self, port: PortId) -> PortStats {
-        todo!()
+        let mut sum = PortStats::default();
+        if let Some(counters) = self.control().counters.get(&port) {
+            counters.iter().for_each(|counters| counters.add_to(&mut sum));
+        }
+        sum
     }
+
+    /// Totals of each worker.
     pub fn worker_stats(&self) -> Vec<WorkerStats> {
-        todo!()
+        let total = self.shared.started.elapsed().as_nanos() as u64;
+        self.shared
+            .workers
+            .iter()
+            .map(|worker| worker.counters.read(total))
+            .collect()
     }
+
     /// The next event, if one is there. Never waits.
     pub fn try_event(&self) -> Option<Event> {
-        todo!()
+        self.shared.events.take()
     }
+
     /// Events lost because nobody took them.
     pub fn lost_events(&self) -> u64 {
-        todo!()
+        self.shared.events.lost()
     }
+
     /// Starts a capture.
     pub fn capture(&self, filter: CaptureFilter) -> Capture {
-        todo!()
+        Capture::start(Arc::clone(&self.shared.captures), filter)
+    }
+}
+
+/// Closes queues as the workers give them back, until the last worker is done.
+fn close(old: &Receiver<Box<dyn io::Queue>>) {
+    while let Ok(queue) = old.recv() {
+        drop(queue);
+    }
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        for worker in 0..self.handles.len() {
+            self.command(worker, Command::Stop);
+        }
+        for handle in self.handles.drain(..) {
+            // A worker catches its own panics; one that got away has been logged by the panic hook.
+            let _ = handle.thread.join();
+        }
     }
 }

@@ -1,10 +1,80 @@
-//! The devices behind ports.
-#![allow(missing_docs, unused_variables)] // skeleton
+//! The devices behind ports: one trait, [`Queue`], and one file for each kind.
+//!
+//! A queue is one receive and one transmit queue of a port. Every worker owns one queue of every port, so a worker sends
+//! to any port without asking another, and a flow that enters by one queue stays on that queue's worker, in order.
+//! A worker calls its queues; nobody else does.
+
+use std::io;
+use std::os::fd::BorrowedFd;
 
 use switch_core::addr::MacAddr;
+use switch_core::offload::Capabilities;
+use switch_core::verdict::DropReason;
+use switch_core::vid::Tag;
+
+use crate::frame::Frame;
+use crate::pool::Pool;
+
+pub mod packet;
+pub mod tap;
+mod vnet;
+
+pub use packet::open as open_packet;
+pub use tap::open as open_tap;
+
+/// Most frames of one batch.
+pub const BATCH: usize = 64;
+
+/// Most octets of one batch, where a device is read frame by frame: what is read is then still in the cache when
+/// it is sent on.
+pub const BATCH_OCTETS: usize = 256 * 1024;
+
+/// One copy of a frame that waits to leave by a port.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    /// Which frame of the batch.
+    pub frame: u16,
+    /// The outer tag that it leaves with.
+    pub tag: Option<Tag>,
+    /// What became of it; `Ok` until the queue says otherwise.
+    pub outcome: Result<(), SendFailure>,
+}
+
+/// Why a frame was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SendFailure {
+    /// The reason that is counted.
+    pub reason: DropReason,
+    /// The error of the system call, for the log; 0 if there is none worth logging.
+    pub errno: i32,
+}
 
 /// One receive and one transmit queue of a port, owned by one worker.
-pub trait Queue: Send {}
+///
+/// What the trait leaves open on purpose: a queue may keep a frame's chunk and send it later (AF_XDP hands the descriptor
+/// over, and the worker finds the frame taken), and a frame's payload may lie outside its chunk (vhost-user).
+pub trait Queue: Send {
+    /// Appends the frames that wait, at most [`BATCH`] in all, to `batch`; never waits. True if more may wait.
+    ///
+    /// # Errors
+    /// The device is gone or broken; the worker stops reading it and tells the control plane.
+    fn receive(&mut self, pool: &mut Pool, batch: &mut Vec<Frame>) -> io::Result<bool>;
+
+    /// Sends the frames of `batch` that `outgoing` names, in that order, each with the tag it asks for, and says in
+    /// `outgoing` which it could not send. Never waits. Every frame is one that [`Queue::capabilities`] takes.
+    fn transmit(&mut self, batch: &mut [Frame], outgoing: &mut [Outgoing]);
+
+    /// What is readable when frames wait.
+    fn readiness(&self) -> BorrowedFd<'_>;
+
+    /// Which offloads the device takes.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Frames that the kernel dropped since the last call because we were too slow to read them.
+    fn take_kernel_drops(&mut self) -> u64 {
+        0
+    }
+}
 
 /// A TAP that the switch owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,36 +109,75 @@ pub struct PacketSpec {
 /// A device cannot be opened. Says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The netdev is not there.
     #[error("there is no device `{device}`; it is attached as soon as it appears")]
-    Missing { device: String },
+    Missing {
+        /// Its name.
+        device: String,
+    },
+    /// The netdev carries no Ethernet frames.
     #[error("`{device}` is not an Ethernet device")]
-    NotEthernet { device: String },
+    NotEthernet {
+        /// Its name.
+        device: String,
+    },
+    /// The name belongs to a netdev that is no TAP.
+    #[error(
+        "`{device}` exists and is not a TAP; attach it with `device: {device}` instead of `tap:`, or name another TAP"
+    )]
+    NotTap {
+        /// Its name.
+        device: String,
+    },
+    /// Another process holds the TAP.
     #[error(
         "the TAP `{device}` is held by another process; if that is a VM's hypervisor, attach it with `device: {device}` instead of `tap:`"
     )]
-    Busy { device: String },
+    Busy {
+        /// Its name.
+        device: String,
+    },
+    /// Not permitted.
     #[error(
         "no permission to open `{device}` ({source}); vswitchd needs CAP_NET_ADMIN and CAP_NET_RAW, and access to /dev/net/tun for TAPs"
     )]
-    Permission { device: String, source: std::io::Error },
+    Permission {
+        /// Its name.
+        device: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The namespace is not there.
     #[error(
         "there is no network namespace `{netns}` for the TAP `{device}`; make it with `ip netns add {netns}`"
     )]
-    MissingNetns { device: String, netns: String },
+    MissingNetns {
+        /// Name of the device.
+        device: String,
+        /// Name of the namespace.
+        netns: String,
+    },
+    /// Anything else.
     #[error("`{device}` cannot be opened: {what}: {source}")]
     Other {
+        /// Its name.
         device: String,
+        /// What was tried.
         what: &'static str,
-        source: std::io::Error,
+        /// The system's error.
+        source: io::Error,
     },
 }
 
-/// Opens or makes a TAP; one queue per worker.
-pub fn open_tap(spec: &TapSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
-    todo!()
-}
-
-/// Attaches an existing netdev; one queue per worker.
-pub fn open_packet(spec: &PacketSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
-    todo!()
+impl OpenError {
+    /// Sorts an error of the system.
+    fn from_system(device: &str, what: &'static str, source: io::Error) -> Self {
+        let device = device.to_owned();
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::Permission { device, source },
+            Some(libc::EBUSY) => Self::Busy { device },
+            Some(libc::ENODEV | libc::ENXIO) => Self::Missing { device },
+            _ => Self::Other { device, what, source },
+        }
+    }
 }

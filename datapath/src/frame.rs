@@ -1,0 +1,214 @@
+//! A frame that the switch holds: one chunk, where the frame lies in it, and what travels with it.
+
+use switch_core::frame::FrameView;
+use switch_core::id::PortId;
+use switch_core::offload::Offload;
+use switch_core::verdict::DropReason;
+use switch_core::vid::Tag;
+
+use crate::pool::{Chunk, Pool};
+
+const ADDRESSES: usize = 12;
+
+/// A frame in a chunk.
+pub struct Frame {
+    chunk: Chunk,
+    start: usize,
+    len: usize,
+    /// Checksum and segmentation state, offsets counted from the frame's present start.
+    pub offload: Offload,
+    /// Why the frame must not go on, found while it was received.
+    pub fault: Option<DropReason>,
+    tag: Option<Tag>,
+}
+
+impl Frame {
+    /// The `len` octets of `chunk` from `start` on, cut at the chunk's end. No tag is taken for one yet.
+    pub fn new(chunk: Chunk, start: usize, len: usize) -> Self {
+        let start = start.min(chunk.len());
+        let len = len.min(chunk.len() - start);
+        Self {
+            chunk,
+            start,
+            len,
+            offload: Offload::default(),
+            fault: None,
+            tag: None,
+        }
+    }
+
+    /// The frame, from its destination address on.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.chunk[self.start..self.start + self.len]
+    }
+
+    /// The frame, to be changed in place.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.chunk[self.start..self.start + self.len]
+    }
+
+    /// Octets of the frame.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the frame has no octets.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What the pipeline sees of it.
+    #[inline]
+    pub fn view(&self, port: PortId) -> FrameView<'_> {
+        FrameView {
+            port,
+            header: self.bytes(),
+            len: self.len,
+            offload: self.offload,
+        }
+    }
+
+    /// The frame with `header` written into the headroom right before it, for devices that want one.
+    #[inline]
+    pub fn with_header<const N: usize>(&mut self, header: &[u8; N]) -> &[u8] {
+        let start = self.start - N;
+        self.chunk[start..self.start].copy_from_slice(header);
+        &self.chunk[start..self.start + self.len]
+    }
+
+    /// The `N` octets right before the frame and the frame, as [`Frame::with_header`] left them.
+    #[inline]
+    pub fn behind_header<const N: usize>(&self) -> &[u8] {
+        &self.chunk[self.start - N..self.start + self.len]
+    }
+
+    /// Says that the frame's outer four octets after the addresses are a tag that the switch may take off.
+    /// Call once, with the tag as it stands in the frame.
+    #[inline]
+    pub fn set_outer_tag(&mut self, tag: Option<Tag>) {
+        self.tag = tag;
+    }
+
+    /// Puts a tag that came beside the frame back into it, as a wire would carry it.
+    pub fn insert_tag(&mut self, tag: [u8; Tag::LEN]) {
+        if self.len < ADDRESSES || self.start < Tag::LEN {
+            return;
+        }
+        self.push(tag);
+    }
+
+    /// Makes `tag` the frame's outer tag, in place of what [`Frame::set_outer_tag`] or the last call made it.
+    /// The frame holds at least an Ethernet header (the pipeline has checked it).
+    #[inline]
+    pub fn retag(&mut self, tag: Option<Tag>) {
+        if self.tag == tag {
+            return;
+        }
+        match (self.tag, tag) {
+            (Some(_), Some(tag)) => {
+                self.bytes_mut()[ADDRESSES..ADDRESSES + Tag::LEN].copy_from_slice(&tag.to_bytes());
+            }
+            (None, Some(tag)) => self.push(tag.to_bytes()),
+            (Some(_), None) => {
+                self.bytes_mut().copy_within(..ADDRESSES, Tag::LEN);
+                self.start += Tag::LEN;
+                self.len -= Tag::LEN;
+                self.offload.shift(-(Tag::LEN as i16));
+            }
+            (None, None) => {}
+        }
+        self.tag = tag;
+    }
+
+    /// Does the checksum that the sender left undone.
+    pub fn finish_checksum(&mut self) {
+        let bytes = &mut self.chunk[self.start..self.start + self.len];
+        crate::offload::finish_checksum(bytes, &mut self.offload);
+    }
+
+    fn push(&mut self, tag: [u8; Tag::LEN]) {
+        self.start -= Tag::LEN;
+        self.len += Tag::LEN;
+        let bytes = self.bytes_mut();
+        bytes.copy_within(Tag::LEN..Tag::LEN + ADDRESSES, 0);
+        bytes[ADDRESSES..ADDRESSES + Tag::LEN].copy_from_slice(&tag);
+        self.offload.shift(Tag::LEN as i16);
+    }
+
+    /// Gives the chunk back.
+    #[inline]
+    pub fn release(self, pool: &mut Pool) {
+        pool.give(self.chunk);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use switch_core::offload::Checksum;
+    use switch_core::vid::{Tpid, Vid};
+
+    use super::*;
+    use crate::pool::HEADROOM;
+
+    fn frame(bytes: &[u8]) -> Frame {
+        let mut chunk = Pool::new(1).take().unwrap();
+        chunk[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
+        Frame::new(chunk, HEADROOM, bytes.len())
+    }
+
+    fn tag(vid: u16) -> Tag {
+        Tag::new(Tpid::Dot1Q, Vid::new(vid).unwrap(), 0)
+    }
+
+    const PLAIN: &[u8] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0x08, 0x00, 0xaa, 0xbb];
+    const TAGGED: &[u8] = &[
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0x81, 0x00, 0x00, 0x64, 0x08, 0x00, 0xaa, 0xbb,
+    ];
+
+    #[test]
+    fn a_tag_is_pushed_replaced_and_popped_and_the_checksum_moves_along() {
+        let mut frame = frame(PLAIN);
+        frame.offload.checksum = Checksum::Partial { start: 14, offset: 0 };
+        frame.retag(Some(tag(100)));
+        assert_eq!(frame.bytes(), TAGGED);
+        assert_eq!(frame.offload.checksum, Checksum::Partial { start: 18, offset: 0 });
+        frame.retag(Some(tag(200)));
+        assert_eq!(frame.bytes()[12..16], [0x81, 0x00, 0x00, 0xc8]);
+        frame.retag(None);
+        assert_eq!(frame.bytes(), PLAIN);
+        assert_eq!(frame.offload.checksum, Checksum::Partial { start: 14, offset: 0 });
+    }
+
+    #[test]
+    fn a_frame_that_came_tagged_leaves_untagged() {
+        let mut frame = frame(TAGGED);
+        frame.set_outer_tag(Some(tag(100)));
+        frame.retag(None);
+        assert_eq!(frame.bytes(), PLAIN);
+    }
+
+    #[test]
+    fn a_payload_tag_stays_under_a_pushed_one() {
+        let mut frame = frame(TAGGED);
+        frame.retag(Some(tag(200)));
+        assert_eq!(
+            frame.bytes()[12..20],
+            [0x81, 0x00, 0x00, 0xc8, 0x81, 0x00, 0x00, 0x64]
+        );
+        frame.retag(None);
+        assert_eq!(frame.bytes(), TAGGED);
+    }
+
+    #[test]
+    fn a_header_lies_right_before_the_frame() {
+        let mut frame = frame(PLAIN);
+        frame.retag(Some(tag(100)));
+        frame.with_header(&[0xee; 10]);
+        assert_eq!(frame.behind_header::<10>()[..10], [0xee; 10]);
+        assert_eq!(&frame.behind_header::<10>()[10..], TAGGED);
+    }
+}

@@ -1,0 +1,212 @@
+//! `device` ports through AF_PACKET: a VM's TAP that its hypervisor opened, a veth, any NIC.
+//!
+//! The socket sees what the device receives and sends what the device transmits; `PACKET_VNET_HDR` keeps super-frames and
+//! partial checksums whole both ways, and a VLAN tag that the kernel took off is put back. The host's own stack is kept
+//! out by a filter behind the socket ([`HostFilter`]), and promiscuous mode is the socket's membership: both end with
+//! the descriptors, however the process ends.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use switch_core::offload::Capabilities;
+use switch_core::verdict::DropReason;
+
+use super::{OpenError, Outgoing, PacketSpec, Queue, SendFailure, vnet};
+use crate::frame::Frame;
+use crate::pool::{Chunk, Pool};
+use crate::sys::bpf::HostFilter;
+use crate::sys::packet::{self, BATCH, Received, Socket};
+
+/// Socket buffer wanted per queue, octets. The kernel only takes what waits.
+const BUFFER: u32 = 4 << 20;
+
+struct PacketQueue {
+    socket: Socket,
+    capabilities: Capabilities,
+    /// Empty chunks for the next receive.
+    spare: Vec<Chunk>,
+    received: Box<[Received; BATCH]>,
+    /// Lives as long as any queue of the port.
+    _filter: Option<Arc<HostFilter>>,
+}
+
+/// Attaches an existing netdev; one queue per worker.
+pub fn open(spec: &PacketSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
+    let error = |what| move |source| OpenError::from_system(&spec.device, what, source);
+    let interface = packet::interface_index(&spec.device).map_err(error("looking it up"))?;
+    if !is_ethernet(&spec.device) {
+        return Err(OpenError::NotEthernet {
+            device: spec.device.clone(),
+        });
+    }
+    let filter = match HostFilter::attach(interface) {
+        Ok(filter) => Some(Arc::new(filter)),
+        Err(source) => {
+            tracing::warn!(
+                device = spec.device,
+                %source,
+                "the host's stack cannot be kept out of the device; take its addresses away if it has any"
+            );
+            None
+        }
+    };
+    let capabilities = if spec.offloads {
+        Capabilities {
+            checksum: true,
+            tso4: true,
+            tso6: true,
+            uso: true,
+        }
+    } else {
+        Capabilities::default()
+    };
+    let mut fanout = None;
+    let mut queues: Vec<Box<dyn Queue>> = Vec::with_capacity(spec.queues);
+    for _ in 0..spec.queues {
+        let socket = Socket::open(interface).map_err(error("opening an AF_PACKET socket"))?;
+        socket.set_buffers(BUFFER);
+        socket
+            .bind(interface)
+            .map_err(error("binding the AF_PACKET socket"))?;
+        if spec.queues > 1 {
+            fanout = Some(
+                socket
+                    .join_fanout(fanout)
+                    .map_err(error("joining the fanout group"))?,
+            );
+        }
+        queues.push(Box::new(PacketQueue {
+            socket,
+            capabilities,
+            spare: Vec::with_capacity(BATCH),
+            received: Box::new([Received::default(); BATCH]),
+            _filter: filter.clone(),
+        }));
+    }
+    Ok(queues)
+}
+
+/// Whether the netdev's link layer is Ethernet, by sysfs; a device that sysfs does not show (another mount
+/// namespace) is taken for one, and sending will tell.
+fn is_ethernet(device: &str) -> bool {
+    const ARPHRD_ETHER: &str = "1";
+    std::fs::read_to_string(format!("/sys/class/net/{device}/type"))
+        .map_or(true, |kind| kind.trim() == ARPHRD_ETHER)
+}
+
+impl Queue for PacketQueue {
+    fn receive(&mut self, pool: &mut Pool, batch: &mut Vec<Frame>) -> io::Result<bool> {
+        let room = BATCH - batch.len().min(BATCH);
+        while self.spare.len() < room {
+            let Some(chunk) = pool.take() else { break };
+            self.spare.push(chunk);
+        }
+        // From the back, so that what stays is what was not filled.
+        let buffers = self
+            .spare
+            .iter_mut()
+            .rev()
+            .take(room)
+            .map(|chunk| &mut chunk[vnet::START..]);
+        let count = match self.socket.receive(buffers, &mut self.received) {
+            Ok(count) => count,
+            Err(error) => {
+                self.return_spare(pool);
+                return match error.raw_os_error() {
+                    Some(libc::EAGAIN) => Ok(false),
+                    // The device went down; the control plane hears of it from netlink, and reading goes on when it is up.
+                    Some(libc::ENETDOWN | libc::EINTR) => Ok(false),
+                    _ => Err(error),
+                };
+            }
+        };
+        for received in &self.received[..count] {
+            let Some(chunk) = self.spare.pop() else { break };
+            batch.push(frame(chunk, received));
+        }
+        self.return_spare(pool);
+        Ok(count == room)
+    }
+
+    fn transmit(&mut self, batch: &mut [Frame], outgoing: &mut [Outgoing]) {
+        for item in outgoing.iter() {
+            let frame = &mut batch[usize::from(item.frame)];
+            frame.retag(item.tag);
+            let header = vnet::encode(&frame.offload);
+            frame.with_header(&header);
+        }
+        let mut rest = outgoing;
+        while !rest.is_empty() {
+            let frames = rest
+                .iter()
+                .map(|item| batch[usize::from(item.frame)].behind_header::<{ vnet::LEN }>());
+            match self.socket.send(frames) {
+                Ok(sent) => rest = &mut rest[sent..],
+                Err(error) => {
+                    let failure = failure(&error);
+                    // A full queue or a dead device refuses the rest too; a bad frame only itself.
+                    let refused = if failure.reason == DropReason::TxError {
+                        1
+                    } else {
+                        rest.len()
+                    };
+                    for item in &mut rest[..refused] {
+                        item.outcome = Err(failure);
+                    }
+                    rest = &mut rest[refused..];
+                }
+            }
+        }
+    }
+
+    fn readiness(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn take_kernel_drops(&mut self) -> u64 {
+        self.socket.take_kernel_drops().into()
+    }
+}
+
+impl PacketQueue {
+    fn return_spare(&mut self, pool: &mut Pool) {
+        for chunk in self.spare.drain(..) {
+            pool.give(chunk);
+        }
+    }
+}
+
+fn frame(chunk: Chunk, received: &Received) -> Frame {
+    let mut frame = vnet::frame(chunk, received.len.saturating_sub(vnet::LEN));
+    if received.truncated {
+        frame.fault = Some(DropReason::RxTruncated);
+    }
+    if let Some((tpid, tci)) = received.tag {
+        let [a, b] = tpid.to_be_bytes();
+        let [c, d] = tci.to_be_bytes();
+        frame.insert_tag([a, b, c, d]);
+    }
+    frame
+}
+
+fn failure(error: &io::Error) -> SendFailure {
+    match error.raw_os_error() {
+        Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => SendFailure {
+            reason: DropReason::TxPortDown,
+            errno: 0,
+        },
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendFailure {
+            reason: DropReason::TxQueueFull,
+            errno: 0,
+        },
+        errno => SendFailure {
+            reason: DropReason::TxError,
+            errno: errno.unwrap_or(0),
+        },
+    }
+}

@@ -1,0 +1,156 @@
+//! TAP ports: the switch owns the TAP, its netdev side goes to a namespace, a container or the host.
+//!
+//! Each frame is one read and one write on /dev/net/tun, behind a `struct virtio_net_hdr` that carries checksum
+//! and segmentation offload both ways. A worker reads until nothing waits or the batch is full by frames or octets.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use switch_core::offload::Capabilities;
+use switch_core::verdict::DropReason;
+
+use super::{BATCH, BATCH_OCTETS, OpenError, Outgoing, Queue, SendFailure, TapSpec, vnet};
+use crate::frame::Frame;
+use crate::pool::Pool;
+use crate::sys::{netns, tun};
+
+struct TapQueue {
+    file: File,
+    capabilities: Capabilities,
+}
+
+/// Opens a TAP, or makes it; one queue per worker. The netdev stays down: who uses it brings it up.
+pub fn open(spec: &TapSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
+    let Some(name) = &spec.netns else {
+        return open_here(spec);
+    };
+    let namespace = File::open(netns::path(name)).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => OpenError::MissingNetns {
+            device: spec.name.clone(),
+            netns: name.clone(),
+        },
+        _ => OpenError::from_system(&spec.name, "opening its network namespace", source),
+    })?;
+    netns::run_in(&namespace, || open_here(spec))
+        .map_err(|source| OpenError::from_system(&spec.name, "entering its network namespace", source))?
+}
+
+fn open_here(spec: &TapSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
+    let error = |what| move |source| OpenError::from_system(&spec.name, what, source);
+    let mut queues: Vec<Box<dyn Queue>> = Vec::with_capacity(spec.queues);
+    for index in 0..spec.queues {
+        let file =
+            tun::open_queue(&spec.name, spec.queues > 1).map_err(|source| match source.raw_os_error() {
+                Some(libc::EINVAL) if index == 0 => OpenError::NotTap {
+                    device: spec.name.clone(),
+                },
+                Some(libc::ENOENT | libc::ENODEV) => OpenError::Other {
+                    device: spec.name.clone(),
+                    what: "opening /dev/net/tun (is the `tun` module there?)",
+                    source,
+                },
+                _ => OpenError::from_system(&spec.name, "making the TAP", source),
+            })?;
+        if index == 0 {
+            tun::set_persistent(&file, spec.persistent).map_err(error("setting persistence"))?;
+            tun::set_mtu(&spec.name, spec.mtu).map_err(error("setting the MTU"))?;
+            if let Some(mac) = spec.mac {
+                tun::set_address(&spec.name, mac).map_err(error("setting the MAC address"))?;
+            }
+        }
+        let uso = enable_offloads(&file, spec.offloads).map_err(error("setting offloads"))?;
+        // The kernel segments what its side of the TAP can't take, so super-frames are welcome whatever that
+        // side's features are; only USO must be known to the kernel at all.
+        let capabilities = if spec.offloads {
+            Capabilities {
+                checksum: true,
+                tso4: true,
+                tso6: true,
+                uso,
+            }
+        } else {
+            Capabilities::default()
+        };
+        queues.push(Box::new(TapQueue { file, capabilities }));
+    }
+    Ok(queues)
+}
+
+/// Returns whether the kernel knows USO.
+fn enable_offloads(file: &File, wanted: bool) -> io::Result<bool> {
+    use tun::offload::{CHECKSUM, TSO, USO};
+    if !wanted {
+        return tun::set_offload(file, 0).map(|()| false);
+    }
+    if tun::set_offload(file, CHECKSUM | TSO | USO).is_ok() {
+        return Ok(true);
+    }
+    tun::set_offload(file, CHECKSUM | TSO).map(|()| false)
+}
+
+impl Queue for TapQueue {
+    fn receive(&mut self, pool: &mut Pool, batch: &mut Vec<Frame>) -> io::Result<bool> {
+        let mut octets = 0;
+        while batch.len() < BATCH && octets < BATCH_OCTETS {
+            let Some(mut chunk) = pool.take() else {
+                return Ok(true);
+            };
+            let len = match self.file.read(&mut chunk[vnet::START..]) {
+                Ok(len) if len >= vnet::LEN => len - vnet::LEN,
+                Ok(_) => {
+                    pool.give(chunk);
+                    return Ok(false);
+                }
+                Err(error) => {
+                    pool.give(chunk);
+                    return match error.kind() {
+                        io::ErrorKind::WouldBlock => Ok(false),
+                        io::ErrorKind::Interrupted => Ok(true),
+                        _ => Err(error),
+                    };
+                }
+            };
+            octets += len;
+            batch.push(vnet::frame(chunk, len));
+        }
+        Ok(true)
+    }
+
+    fn transmit(&mut self, batch: &mut [Frame], outgoing: &mut [Outgoing]) {
+        for item in outgoing {
+            let frame = &mut batch[usize::from(item.frame)];
+            frame.retag(item.tag);
+            let header = vnet::encode(&frame.offload);
+            if let Err(error) = self.file.write(frame.with_header(&header)) {
+                item.outcome = Err(failure(&error));
+            }
+        }
+    }
+
+    fn readiness(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+}
+
+fn failure(error: &io::Error) -> SendFailure {
+    match error.raw_os_error() {
+        // EIO: the netdev is down. EBADFD: it was deleted.
+        Some(libc::EIO | libc::EBADFD) => SendFailure {
+            reason: DropReason::TxPortDown,
+            errno: 0,
+        },
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendFailure {
+            reason: DropReason::TxQueueFull,
+            errno: 0,
+        },
+        errno => SendFailure {
+            reason: DropReason::TxError,
+            errno: errno.unwrap_or(0),
+        },
+    }
+}

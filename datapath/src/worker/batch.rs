@@ -1,0 +1,318 @@
+//! The way of a batch: receive, decide, send.
+
+use switch_core::addr::MacAddr;
+use switch_core::fdb::Learnt;
+use switch_core::frame::Hop;
+use switch_core::id::PortId;
+use switch_core::pipeline::{self, Mode, Observer, Step};
+use switch_core::time::Timestamp;
+use switch_core::verdict::DropReason;
+use switch_core::vid::{Tag, Vid};
+
+use super::{Attached, Worker};
+use crate::capture::{self, Seen};
+use crate::events::Event;
+use crate::frame::Frame;
+use crate::io::{Outgoing, SendFailure};
+use crate::offload::Segmenter;
+use crate::pool::{HEADROOM, Pool};
+
+/// MAC moves that a worker tells of in a second; all are counted in the table.
+const MOVES_TOLD: u32 = 100;
+
+/// How often a port's failing to send is told of, seconds.
+const SEND_FAILURES_APART: u64 = 10;
+
+/// Frames that a software-segmented super-frame is sent in at once.
+const SEGMENTS: usize = crate::io::BATCH;
+
+/// Lists that a batch fills and empties; kept for their memory.
+#[derive(Default)]
+pub(super) struct Scratch {
+    hops: Vec<Hop>,
+    /// Ports with something to send in this batch.
+    sending: Vec<PortId>,
+    segments: Vec<Frame>,
+    segments_outgoing: Vec<Outgoing>,
+    moves_told: u32,
+}
+
+impl Scratch {
+    /// Makes room for a snapshot of so many ports, so that no frame allocates.
+    pub(super) fn reserve(&mut self, ports: usize) {
+        self.hops.reserve(ports);
+        self.sending.reserve(ports);
+        self.segments.reserve(SEGMENTS);
+        self.segments_outgoing.reserve(SEGMENTS);
+    }
+
+    pub(super) fn new_second(&mut self) {
+        self.moves_told = 0;
+    }
+}
+
+/// Notes a MAC move, and nothing else.
+#[derive(Default)]
+struct Moves(Option<(Vid, MacAddr, PortId)>, Vid, MacAddr);
+
+impl Observer for Moves {
+    #[inline(always)]
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Parsed { source, .. } => self.2 = source,
+            Step::Vlan { vid, .. } => self.1 = vid,
+            Step::Learnt(Learnt::Moved { from }) => self.0 = Some((self.1, self.2, from)),
+            _ => {}
+        }
+    }
+}
+
+impl Worker {
+    /// Receives one batch from a port and runs it to completion. False if nothing waited.
+    pub(super) fn serve_port(&mut self, port: PortId, now: Timestamp) -> bool {
+        let Some(Some(attached)) = self.ports.get_mut(port.index()) else {
+            return false;
+        };
+        if let Err(error) = attached.queue.receive(&mut self.pool, &mut self.batch) {
+            self.fail(port, &error);
+        }
+        if self.batch.is_empty() {
+            return false;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        self.shared.workers[self.index].counters.batch(batch.len());
+        self.decide(port, now, &mut batch);
+        self.send(port, &mut batch);
+        for frame in batch.drain(..) {
+            frame.release(&mut self.pool);
+        }
+        self.batch = batch;
+        true
+    }
+
+    /// Decides about each frame, and lists the copies at the ports that they leave by.
+    fn decide(&mut self, port: PortId, now: Timestamp, batch: &mut [Frame]) {
+        let Some(Some(attached)) = self.ports.get(port.index()) else {
+            return;
+        };
+        let counters = std::sync::Arc::clone(&attached.counters);
+        counters.set_queue_depth(batch.len() as u64);
+        let tpid = self.snapshot.port(port).and_then(|port| port.vlan.tpid());
+        let sinks = self.shared.captures.sinks.load();
+        for (index, frame) in batch.iter_mut().enumerate() {
+            let (frames, octets) = frame.offload.wire_frames(frame.len());
+            counters.receive.count(destination(frame.bytes()), frames, octets);
+            if !sinks.is_empty() {
+                capture::offer(&sinks, port, Seen::Receive, frame.bytes());
+            }
+            let decision = match frame.fault {
+                Some(reason) => Err(reason),
+                None => {
+                    let mut moves = Moves::default();
+                    let hops = &mut self.scratch.hops;
+                    let view = frame.view(port);
+                    let result = pipeline::forward(&self.snapshot, now, &view, Mode::Live, hops, &mut moves);
+                    if let Some((vid, mac, from)) = moves.0
+                        && self.scratch.moves_told < MOVES_TOLD
+                    {
+                        self.scratch.moves_told += 1;
+                        self.shared.events.tell(Event::MacMoved {
+                            vid,
+                            mac,
+                            from,
+                            to: port,
+                        });
+                    }
+                    result
+                }
+            };
+            if let Err(reason) = decision {
+                counters.count_drop(reason, frames);
+                if !sinks.is_empty() {
+                    capture::offer(&sinks, port, Seen::Dropped(reason), frame.bytes());
+                }
+                continue;
+            }
+            frame.set_outer_tag(outer_tag(frame.bytes(), tpid));
+            let hops = &self.scratch.hops;
+            self.shared.workers[self.index]
+                .counters
+                .flood_copies((hops.len() as u64 - 1) * frames);
+            for hop in hops {
+                match self.ports.get_mut(hop.port.index()) {
+                    Some(Some(egress)) => {
+                        if egress.outgoing.is_empty() {
+                            self.scratch.sending.push(hop.port);
+                        }
+                        egress.outgoing.push(Outgoing {
+                            frame: index as u16,
+                            tag: hop.tag,
+                            outcome: Ok(()),
+                        });
+                    }
+                    // Between a device's going and the snapshot without it.
+                    _ => counters.count_drop(DropReason::TxPortDown, frames),
+                }
+            }
+        }
+    }
+
+    /// Sends what the batch left at each port, and counts it.
+    fn send(&mut self, from: PortId, batch: &mut [Frame]) {
+        let sinks = self.shared.captures.sinks.load();
+        while let Some(port) = self.scratch.sending.pop() {
+            let Some(Some(egress)) = self.ports.get_mut(port.index()) else {
+                continue;
+            };
+            let mut outgoing = std::mem::take(&mut egress.outgoing);
+            if egress.failed {
+                let failure = SendFailure {
+                    reason: DropReason::TxPortDown,
+                    errno: 0,
+                };
+                outgoing.iter_mut().for_each(|item| item.outcome = Err(failure));
+            } else {
+                transmit(egress, &mut self.pool, &mut self.scratch, batch, &mut outgoing);
+            }
+            for item in &outgoing {
+                // The frame still has the tag of this port: the next port's has not been put on yet.
+                let frame = &batch[usize::from(item.frame)];
+                let (frames, octets) = frame.offload.wire_frames(frame.len());
+                let seen = match item.outcome {
+                    Ok(()) => {
+                        egress
+                            .counters
+                            .transmit
+                            .count(destination(frame.bytes()), frames, octets);
+                        Seen::Transmit
+                    }
+                    Err(failure) => {
+                        egress.counters.count_drop(failure.reason, frames);
+                        Seen::Dropped(failure.reason)
+                    }
+                };
+                if !sinks.is_empty() {
+                    capture::offer(&sinks, port, seen, frame.bytes());
+                }
+            }
+            let failure = outgoing
+                .iter()
+                .find_map(|item| item.outcome.err().filter(|f| f.errno != 0));
+            if let Some(failure) = failure {
+                let due = egress
+                    .send_failed
+                    .is_none_or(|last| last.elapsed().as_secs() >= SEND_FAILURES_APART);
+                if due {
+                    egress.send_failed = Some(std::time::Instant::now());
+                    tracing::debug!(?from, ?port, errno = failure.errno, "sending failed");
+                    self.shared.events.tell(Event::SendFailed {
+                        port,
+                        errno: failure.errno,
+                    });
+                }
+            }
+            outgoing.clear();
+            egress.outgoing = outgoing;
+        }
+    }
+}
+
+/// Sends frames to a port, those that it can't take after doing in software what their senders left undone.
+fn transmit(
+    egress: &mut Attached,
+    pool: &mut Pool,
+    scratch: &mut Scratch,
+    batch: &mut [Frame],
+    mut outgoing: &mut [Outgoing],
+) {
+    let capabilities = egress.queue.capabilities();
+    while !outgoing.is_empty() {
+        let taken = outgoing
+            .iter()
+            .position(|item| !capabilities.takes(&batch[usize::from(item.frame)].offload))
+            .unwrap_or(outgoing.len());
+        let (whole, rest) = outgoing.split_at_mut(taken);
+        if !whole.is_empty() {
+            egress.queue.transmit(batch, whole);
+        }
+        let Some((item, rest)) = rest.split_first_mut() else {
+            return;
+        };
+        let frame = &mut batch[usize::from(item.frame)];
+        if frame.offload.gso.is_some() {
+            frame.retag(item.tag);
+            item.outcome = transmit_segments(egress, pool, scratch, frame);
+        } else {
+            frame.finish_checksum();
+            egress.queue.transmit(batch, std::slice::from_mut(item));
+        }
+        outgoing = rest;
+    }
+}
+
+/// Cuts a super-frame and sends the segments in order. It counts as sent if every segment was.
+fn transmit_segments(
+    egress: &mut Attached,
+    pool: &mut Pool,
+    scratch: &mut Scratch,
+    frame: &Frame,
+) -> Result<(), SendFailure> {
+    let failure = |reason| SendFailure { reason, errno: 0 };
+    let mut segmenter =
+        Segmenter::new(frame.bytes(), &frame.offload).ok_or(failure(DropReason::TxOffload))?;
+    let mut outcome = Ok(());
+    let mut done = false;
+    while !done {
+        while scratch.segments.len() < SEGMENTS {
+            let Some(mut chunk) = pool.take() else { break };
+            let Some(len) = segmenter.next_into(&mut chunk[HEADROOM..]) else {
+                pool.give(chunk);
+                done = true;
+                break;
+            };
+            let frame = scratch.segments.len() as u16;
+            scratch.segments_outgoing.push(Outgoing {
+                frame,
+                tag: None,
+                outcome: Ok(()),
+            });
+            scratch.segments.push(Frame::new(chunk, HEADROOM, len));
+        }
+        if scratch.segments.is_empty() && !done {
+            return Err(failure(DropReason::NoBuffer));
+        }
+        egress
+            .queue
+            .transmit(&mut scratch.segments, &mut scratch.segments_outgoing);
+        if let Some(error) = scratch
+            .segments_outgoing
+            .iter()
+            .find_map(|item| item.outcome.err())
+        {
+            outcome = Err(error);
+        }
+        scratch.segments_outgoing.clear();
+        for segment in scratch.segments.drain(..) {
+            segment.release(pool);
+        }
+    }
+    outcome
+}
+
+#[inline]
+fn destination(frame: &[u8]) -> MacAddr {
+    frame
+        .first_chunk()
+        .map_or(MacAddr::ZERO, |octets| MacAddr(*octets))
+}
+
+/// The outer tag of a frame that passed the pipeline, if the port it came from takes it for one.
+#[inline]
+fn outer_tag(frame: &[u8], tpid: Option<switch_core::vid::Tpid>) -> Option<Tag> {
+    let tpid = tpid?;
+    let tag: &[u8; Tag::LEN] = frame.get(12..16)?.try_into().ok()?;
+    (u16::from_be_bytes([tag[0], tag[1]]) == tpid.ethertype()).then(|| Tag {
+        tpid,
+        tci: u16::from_be_bytes([tag[2], tag[3]]),
+    })
+}
