@@ -22,6 +22,14 @@ struct TapQueue {
 
 /// Opens a TAP, or makes it; one queue per worker. The netdev stays down: who uses it brings it up.
 pub fn open(spec: &TapSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
+    let files = open_files(spec)?;
+    let queue = |(file, capabilities)| Box::new(TapQueue { file, capabilities }) as Box<dyn Queue>;
+    Ok(files.into_iter().map(queue).collect())
+}
+
+/// As [`open`], but gives the queues' files themselves, in front of each frame a `struct virtio_net_hdr`: for programs
+/// that move frames in their own way, such as benchmarks.
+pub fn open_files(spec: &TapSpec) -> Result<Vec<(File, Capabilities)>, OpenError> {
     let Some(name) = &spec.netns else {
         return open_here(spec);
     };
@@ -36,9 +44,9 @@ pub fn open(spec: &TapSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
         .map_err(|source| OpenError::from_system(&spec.name, "entering its network namespace", source))?
 }
 
-fn open_here(spec: &TapSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
+fn open_here(spec: &TapSpec) -> Result<Vec<(File, Capabilities)>, OpenError> {
     let error = |what| move |source| OpenError::from_system(&spec.name, what, source);
-    let mut queues: Vec<Box<dyn Queue>> = Vec::with_capacity(spec.queues);
+    let mut files = Vec::with_capacity(spec.queues);
     for index in 0..spec.queues {
         let file =
             tun::open_queue(&spec.name, spec.queues > 1).map_err(|source| match source.raw_os_error() {
@@ -72,9 +80,9 @@ fn open_here(spec: &TapSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
         } else {
             Capabilities::default()
         };
-        queues.push(Box::new(TapQueue { file, capabilities }));
+        files.push((file, capabilities));
     }
-    Ok(queues)
+    Ok(files)
 }
 
 /// Returns whether the kernel knows USO.
