@@ -1,7 +1,8 @@
 //! `device` ports through AF_PACKET: a VM's TAP that its hypervisor opened, a veth, any NIC.
 //!
 //! The socket sees what the device receives and sends what the device transmits; `PACKET_VNET_HDR` keeps super-frames and
-//! partial checksums whole both ways, and a VLAN tag that the kernel took off is put back. The host's own stack is kept
+//! partial checksums whole both ways, and a VLAN tag that the kernel took off is put back. Ordinary frames arrive in
+//! a shared ring, longer ones by system calls in batches, and all leave by system calls in batches. The host's own stack is kept
 //! out by a filter behind the socket ([`HostFilter`]), and promiscuous mode is the socket's membership: both end with
 //! the descriptors, however the process ends.
 
@@ -12,17 +13,19 @@ use std::sync::Arc;
 use switch_core::offload::Capabilities;
 use switch_core::verdict::DropReason;
 
-use super::{OpenError, Outgoing, PacketSpec, Queue, SendFailure, vnet};
+use super::{BATCH_OCTETS, OpenError, Outgoing, PacketSpec, Queue, SendFailure, vnet};
 use crate::frame::Frame;
 use crate::pool::{Chunk, Pool};
 use crate::sys::bpf::HostFilter;
 use crate::sys::packet::{self, BATCH, Received, Socket};
+use crate::sys::packet_ring::Ring;
 
-/// Socket buffer wanted per queue, octets. The kernel only takes what waits.
+/// Socket buffers wanted per queue, octets, for long frames and for sending. The kernel only takes what waits.
 const BUFFER: u32 = 4 << 20;
 
 struct PacketQueue {
     socket: Socket,
+    ring: Ring,
     capabilities: Capabilities,
     /// Empty chunks for the next receive.
     spare: Vec<Chunk>,
@@ -66,6 +69,7 @@ pub fn open(spec: &PacketSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
     for _ in 0..spec.queues {
         let socket = Socket::open(interface).map_err(error("opening an AF_PACKET socket"))?;
         socket.set_buffers(BUFFER);
+        let ring = Ring::new(socket.as_fd()).map_err(error("making its receive ring"))?;
         socket
             .bind(interface)
             .map_err(error("binding the AF_PACKET socket"))?;
@@ -78,6 +82,7 @@ pub fn open(spec: &PacketSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
         }
         queues.push(Box::new(PacketQueue {
             socket,
+            ring,
             capabilities,
             spare: Vec::with_capacity(BATCH),
             received: Box::new([Received::default(); BATCH]),
@@ -97,36 +102,44 @@ fn is_ethernet(device: &str) -> bool {
 
 impl Queue for PacketQueue {
     fn receive(&mut self, pool: &mut Pool, batch: &mut Vec<Frame>) -> io::Result<bool> {
-        let room = BATCH - batch.len().min(BATCH);
-        while self.spare.len() < room {
-            let Some(chunk) = pool.take() else { break };
-            self.spare.push(chunk);
-        }
-        // From the back, so that what stays is what was not filled.
-        let buffers = self
-            .spare
-            .iter_mut()
-            .rev()
-            .take(room)
-            .map(|chunk| &mut chunk[vnet::START..]);
-        let count = match self.socket.receive(buffers, &mut self.received) {
-            Ok(count) => count,
-            Err(error) => {
-                self.return_spare(pool);
-                return match error.raw_os_error() {
-                    Some(libc::EAGAIN) => Ok(false),
-                    // The device went down; the control plane hears of it from netlink, and reading goes on when it is up.
-                    Some(libc::ENETDOWN | libc::EINTR) => Ok(false),
-                    _ => Err(error),
+        let mut octets = 0;
+        // Frames in a row that wait whole in the receive queue.
+        let mut queued = 0;
+        while batch.len() + queued < BATCH && octets < BATCH_OCTETS {
+            let Some(slot) = self.ring.next() else {
+                // What waits without a slot would keep the socket readable; there is none but after an error.
+                let queued = if batch.is_empty() && queued == 0 {
+                    1
+                } else {
+                    queued
                 };
+                return self.receive_queued(pool, batch, queued).map(|()| false);
+            };
+            octets += slot.frame_len();
+            if slot.whole_in_queue() {
+                queued += 1;
+                slot.release();
+                continue;
             }
-        };
-        for received in &self.received[..count] {
-            let Some(chunk) = self.spare.pop() else { break };
-            batch.push(frame(chunk, received));
+            if queued > 0 {
+                self.receive_queued(pool, batch, queued)?;
+                queued = 0;
+                continue;
+            }
+            let Some(mut chunk) = pool.take() else {
+                return Ok(true);
+            };
+            let bytes = slot.bytes(vnet::LEN);
+            chunk[vnet::START..][..bytes.len()].copy_from_slice(bytes);
+            let received = Received {
+                len: bytes.len(),
+                truncated: slot.truncated(),
+                tag: slot.tag(),
+            };
+            slot.release();
+            batch.push(frame(chunk, &received));
         }
-        self.return_spare(pool);
-        Ok(count == room)
+        self.receive_queued(pool, batch, queued).map(|()| true)
     }
 
     fn transmit(&mut self, batch: &mut [Frame], outgoing: &mut [Outgoing]) {
@@ -174,10 +187,35 @@ impl Queue for PacketQueue {
 }
 
 impl PacketQueue {
-    fn return_spare(&mut self, pool: &mut Pool) {
+    /// Receives `count` frames from the socket's queue.
+    fn receive_queued(&mut self, pool: &mut Pool, batch: &mut Vec<Frame>, count: usize) -> io::Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        while self.spare.len() < count {
+            let Some(chunk) = pool.take() else { break };
+            self.spare.push(chunk);
+        }
+        // From the back, so that what stays is what was not filled.
+        let buffers = self.spare.iter_mut().rev().map(|chunk| &mut chunk[vnet::START..]);
+        let result = match self.socket.receive(buffers, &mut self.received) {
+            Ok(filled) => {
+                for received in &self.received[..filled] {
+                    let Some(chunk) = self.spare.pop() else { break };
+                    batch.push(frame(chunk, received));
+                }
+                Ok(())
+            }
+            Err(error) => match error.raw_os_error() {
+                // The device went down: the control plane hears of it from netlink, and reading goes on when it is up.
+                Some(libc::EAGAIN | libc::EINTR | libc::ENETDOWN) => Ok(()),
+                _ => Err(error),
+            },
+        };
         for chunk in self.spare.drain(..) {
             pool.give(chunk);
         }
+        result
     }
 }
 

@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod cpu;
 pub mod netns;
 pub mod packet;
+pub mod packet_ring;
 pub mod poll;
 pub mod tun;
 
