@@ -1,6 +1,110 @@
 //! IPv6 and its extension headers (RFC 8200; AH: RFC 4302).
 
-use super::{octets, protocol};
+use std::net::Ipv6Addr;
+
+use super::checksum::{self, Sum};
+use super::{ParseError, octets, protocol};
+
+mod field {
+    pub const VERSION: usize = 0;
+    pub const LENGTH: usize = 4;
+    pub const NEXT: usize = 6;
+    pub const HOP_LIMIT: usize = 7;
+    pub const SOURCE: usize = 8;
+    pub const DESTINATION: usize = 24;
+    pub const END: usize = 40;
+}
+
+/// Octets of the fixed header.
+pub const HEADER_LEN: usize = field::END;
+
+/// An IPv6 packet, or its first octets.
+#[derive(Clone, Copy, Debug)]
+pub struct Ipv6<'a> {
+    header: &'a [u8; HEADER_LEN],
+    rest: &'a [u8],
+}
+
+impl<'a> Ipv6<'a> {
+    /// Views the payload of a frame of the EtherType IPv6. The fixed header must be there, the payload need not.
+    pub fn parse(data: &'a [u8]) -> Result<Self, ParseError> {
+        let (header, rest) = data.split_first_chunk().ok_or(ParseError::Truncated)?;
+        if header[field::VERSION] >> 4 != 6 {
+            return Err(ParseError::Unsupported("an IPv6 header with another version"));
+        }
+        Ok(Self { header, rest })
+    }
+
+    /// Traffic class: DSCP and ECN.
+    #[inline]
+    pub const fn traffic_class(&self) -> u8 {
+        self.header[0] << 4 | self.header[1] >> 4
+    }
+
+    /// Flow label, 20 bits.
+    #[inline]
+    pub const fn flow_label(&self) -> u32 {
+        u32::from_be_bytes([0, self.header[1] & 0x0f, self.header[2], self.header[3]])
+    }
+
+    /// Octets after the fixed header, as the packet says itself; 0 in a jumbogram.
+    #[inline]
+    pub const fn payload_len(&self) -> u16 {
+        u16::from_be_bytes([self.header[field::LENGTH], self.header[field::LENGTH + 1]])
+    }
+
+    /// The type of the first header after the fixed one.
+    #[inline]
+    pub const fn next_header(&self) -> u8 {
+        self.header[field::NEXT]
+    }
+
+    /// Hop limit.
+    #[inline]
+    pub const fn hop_limit(&self) -> u8 {
+        self.header[field::HOP_LIMIT]
+    }
+
+    /// Who says that he sent it.
+    #[inline]
+    pub fn source(&self) -> Ipv6Addr {
+        Ipv6Addr::from(super::array::<16, _>(self.header, field::SOURCE))
+    }
+
+    /// Whom it is for; with a routing header, whom next.
+    #[inline]
+    pub fn destination(&self) -> Ipv6Addr {
+        Ipv6Addr::from(super::array::<16, _>(self.header, field::DESTINATION))
+    }
+
+    /// What follows the fixed header, extension headers included, without the padding of the frame, as far as it is there.
+    /// Without a length all that follows is payload.
+    #[inline]
+    pub fn payload(&self) -> &'a [u8] {
+        let length = match usize::from(self.payload_len()) {
+            0 => self.rest.len(),
+            length => length,
+        };
+        self.rest.get(..length).unwrap_or(self.rest)
+    }
+
+    /// The transport header, behind the extension headers; `None` as in [`walk`].
+    #[inline]
+    pub fn upper(&self) -> Option<Upper> {
+        walk(self.next_header(), self.payload())
+    }
+
+    /// The sum of the pseudo header for `length` octets of transport header and payload of `protocol`.
+    #[inline]
+    pub fn pseudo_header(&self, protocol: u8, length: u32) -> Sum {
+        checksum::pseudo_v6(
+            self.source().octets(),
+            self.destination().octets(),
+            protocol,
+            length,
+        )
+    }
+}
 
 /// More extension headers than this are taken for an attack: the walk ends without a transport header.
 pub const MAX_EXTENSIONS: usize = 8;

@@ -1,17 +1,12 @@
 //! Where the headers of a frame are: through up to two VLAN tags and the IPv6 extension headers.
 
-use super::{be16, ethertype, ipv6, octets};
+use super::ethernet::Ethernet;
+use super::ethertype;
+use super::ipv4::Ipv4;
+use super::ipv6::{self, Ipv6};
 
-mod field {
-    pub const ETHERTYPE: usize = 12;
-    pub const TAG: usize = 4;
-    pub const MAX_TAGS: usize = 2;
-    pub const IPV4_MIN: usize = 20;
-    pub const IPV4_FRAGMENT: usize = 6;
-    pub const IPV4_PROTOCOL: usize = 9;
-    pub const IPV6_NEXT: usize = 6;
-    pub const IPV6_LEN: usize = 40;
-}
+/// Tags that are looked through; more are the payload of an unknown EtherType.
+const MAX_TAGS: usize = 2;
 
 /// The IP layer of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,57 +35,41 @@ pub struct Layers {
 impl Layers {
     /// Looks at the first octets of a frame. `None` if they end before the EtherType behind the tags.
     pub fn find(frame: &[u8]) -> Option<Self> {
-        let mut at = field::ETHERTYPE;
-        let mut ethertype = be16(frame, at)?;
-        for _ in 0..field::MAX_TAGS {
-            if ethertype != ethertype::VLAN && ethertype != ethertype::QINQ {
-                break;
-            }
-            at += field::TAG;
-            ethertype = be16(frame, at)?;
-        }
-        let network = at + 2;
-        let ip = match ethertype {
-            ethertype::IPV4 => ipv4(frame, network),
-            ethertype::IPV6 => ipv6(frame, network),
+        let untagged = Ethernet::parse(frame).ok()?.untag::<MAX_TAGS>().ok()?;
+        let network = frame.len() - untagged.payload.len();
+        let ip = match untagged.ethertype {
+            ethertype::IPV4 => Ip::v4(untagged.payload, network),
+            ethertype::IPV6 => Ip::v6(untagged.payload, network),
             _ => None,
         };
         Some(Self {
-            ethertype,
+            ethertype: untagged.ethertype,
             network,
             ip,
         })
     }
 }
 
-fn ipv4(frame: &[u8], network: usize) -> Option<Ip> {
-    let header: [u8; field::IPV4_MIN] = octets(frame, network)?;
-    let length = usize::from(header[0] & 0x0f) * 4;
-    let transport = network + length;
-    if header[0] >> 4 != 4 || length < field::IPV4_MIN || transport > frame.len() {
-        return None;
+impl Ip {
+    fn v4(data: &[u8], network: usize) -> Option<Self> {
+        let ip = Ipv4::parse(data).ok()?;
+        Some(Self {
+            version: 4,
+            protocol: ip.protocol(),
+            transport: network + ip.header_len(),
+            fragment: ip.is_fragment(),
+        })
     }
-    // More fragments, or an offset.
-    let fragment = header[field::IPV4_FRAGMENT] & 0x3f != 0 || header[field::IPV4_FRAGMENT + 1] != 0;
-    Some(Ip {
-        version: 4,
-        protocol: header[field::IPV4_PROTOCOL],
-        transport,
-        fragment,
-    })
-}
 
-fn ipv6(frame: &[u8], network: usize) -> Option<Ip> {
-    let header: [u8; field::IPV6_LEN] = octets(frame, network)?;
-    if header[0] >> 4 != 6 {
-        return None;
+    fn v6(data: &[u8], network: usize) -> Option<Self> {
+        let ip = Ipv6::parse(data).ok()?;
+        // Not `Ipv6::upper`: a super-frame's length field may say anything.
+        let upper = ipv6::walk(ip.next_header(), &data[ipv6::HEADER_LEN..])?;
+        Some(Self {
+            version: 6,
+            protocol: upper.protocol,
+            transport: network + ipv6::HEADER_LEN + upper.offset,
+            fragment: upper.fragment.is_some(),
+        })
     }
-    let start = network + field::IPV6_LEN;
-    let upper = ipv6::walk(header[field::IPV6_NEXT], &frame[start..])?;
-    Some(Ip {
-        version: 6,
-        protocol: upper.protocol,
-        transport: start + upper.offset,
-        fragment: upper.fragment.is_some(),
-    })
 }

@@ -1,6 +1,6 @@
 //! Header views: what the octets of a frame mean.
 //!
-//! Each view borrows its octets, checks once that the fixed header fits ([`Truncated`] if not) and reads fields at constant
+//! Each view borrows its octets, checks once that the header fits and reads fields at constant
 //! offsets afterwards, so that a getter is one load. The offsets stand in a `field` module at the head of each file and
 //! nowhere else. Getters of a view never panic: whatever lies past the fixed header is reached by a method that returns
 //! an `Option` or an empty slice. All multi-octet fields are big endian on the wire and native in Rust.
@@ -8,14 +8,31 @@
 //! [`layers::Layers`] finds the network and transport headers of a whole frame, through VLAN tags and IPv6 extension
 //! headers, within fixed bounds.
 
+pub mod arp;
 pub mod checksum;
+pub mod ethernet;
+pub mod icmp;
+pub mod icmpv6;
+pub mod ipv4;
 pub mod ipv6;
 pub mod layers;
+mod summary;
+pub mod tcp;
+pub mod udp;
+pub mod vlan;
 
-/// The octets end inside the header.
+pub use summary::{Summary, summary};
+
+/// The octets are not the header that they were taken for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the octets end inside the header")]
-pub struct Truncated;
+pub enum ParseError {
+    /// They end before the header does.
+    #[error("the octets end inside the header")]
+    Truncated,
+    /// They hold something else.
+    #[error("{0}")]
+    Unsupported(&'static str),
+}
 
 /// EtherTypes (IEEE 802 numbers, IANA).
 pub mod ethertype {
@@ -29,8 +46,16 @@ pub mod ethertype {
     pub const VLAN: u16 = 0x8100;
     /// IPv6.
     pub const IPV6: u16 = 0x86dd;
+    /// Slow protocols: LACP and others (802.3, annex 57A).
+    pub const SLOW: u16 = 0x8809;
+    /// MAC control: pause and others (802.3, clause 31).
+    pub const MAC_CONTROL: u16 = 0x8808;
+    /// Port authentication (802.1X).
+    pub const EAPOL: u16 = 0x888e;
     /// Service VLAN tag (802.1ad).
     pub const QINQ: u16 = 0x88a8;
+    /// LLDP (802.1AB).
+    pub const LLDP: u16 = 0x88cc;
     /// Values below are a length, and an LLC header follows (IEEE 802.3).
     pub const MINIMUM: u16 = 0x0600;
 }
@@ -84,3 +109,14 @@ pub(crate) fn octets<const N: usize>(data: &[u8], at: usize) -> Option<[u8; N]> 
 pub(crate) fn be16(data: &[u8], at: usize) -> Option<u16> {
     octets(data, at).map(u16::from_be_bytes)
 }
+
+/// The `N` octets at `at`, a constant below the end of a fixed header.
+#[inline(always)]
+pub(crate) fn array<const N: usize, const M: usize>(header: &[u8; M], at: usize) -> [u8; N] {
+    let mut octets = [0; N];
+    octets.copy_from_slice(&header[at..at + N]);
+    octets
+}
+
+#[cfg(test)]
+mod tests;
