@@ -1,0 +1,594 @@
+//! The desired state and its history: one embedded database (redb) under the daemon's state directory.
+//!
+//! Each commit is a generation: a number that only grows, the configuration as JSON, and who wanted it, when and why. A commit is durable
+//! when [`Store::commit`] returns; a crash at any moment before leaves the generation before. A rollback is a commit like any other.
+//!
+//! Files of the state directory:
+//! - `vswitch.redb`, the database. It comes into being under another name and is renamed once it is complete.
+//! - `vswitch.lock`, locked (`flock`) while a daemon runs on the directory. It names that daemon's process, and the last generation that was committed:
+//!   a database that lacks it has been damaged or replaced.
+//!
+//! A damaged database is never opened for writing: each opening first checks a copy of it in memory, against redb's checksums.
+//!
+//! Thread rule: all methods may be called from any thread; commits wait for each other.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use redb::backends::InMemoryBackend;
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Form of what is stored.
+const FORMAT: u64 = 1;
+/// How many generations are kept.
+pub const KEEP: usize = 1000;
+/// How many octets of generations are kept, but always the last one; it bounds what an opening has to read.
+pub const KEEP_OCTETS: usize = 64 << 20;
+/// A larger file is not this store's: twice what is kept, and what the database adds to it.
+const MAX_FILE: u64 = 1 << 30;
+/// Memory for redb's cache; its default is made for larger databases.
+const CACHE: usize = 4 << 20;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const GENERATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("generations");
+
+/// The store cannot be opened, read or written. Says what, where and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Permission denied.
+    #[error("no permission for the state `{}`; run vswitchd as root, or give it a state directory of its own with --state", path.display())]
+    Permission {
+        /// Which file or directory.
+        path: PathBuf,
+    },
+    /// A second daemon on the same state.
+    #[error(
+        "the state directory `{}` is in use by another vswitchd{}; stop that one, or give this one a state directory of its own with --state",
+        dir.display(),
+        pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// The other's process id, where known.
+        pid: Option<u32>,
+    },
+    /// The database is damaged.
+    #[error(
+        "the state file `{}` is damaged ({what}) and was left as it is; bring back a copy of it, or move it away to begin without history",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Written by another version.
+    #[error(
+        "the state file `{}` has format {found}, this version knows {FORMAT}; use the version that wrote it, or move the file away to begin without history",
+        path.display()
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// Any other error of the operating system or the database.
+    #[error("the state `{}` cannot be {doing}: {what}", path.display())]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// `read`, `written`, `made` …
+        doing: &'static str,
+        /// The cause.
+        what: String,
+    },
+}
+
+/// What is to be committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewGeneration {
+    /// The configuration, as [`crate::config::Config::to_value`] gives it.
+    pub config: Value,
+    /// When, milliseconds since the Unix epoch.
+    pub unix_millis: u64,
+    /// Who asked for it: `uid 0`, or `file`.
+    pub author: String,
+    /// What was asked: `apply switch.yaml`, `port add vm4`, `rollback to 3`.
+    pub comment: String,
+    /// Number of differences to the generation before.
+    pub changes: usize,
+}
+
+/// A generation without its configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its number, from 1.
+    pub generation: u64,
+    /// When it was committed, milliseconds since the Unix epoch.
+    pub unix_millis: u64,
+    /// Who asked for it.
+    pub author: String,
+    /// What was asked.
+    pub comment: String,
+    /// Number of differences to the generation before.
+    pub changes: usize,
+}
+
+/// A committed generation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// All but the configuration.
+    pub summary: Summary,
+    /// The configuration.
+    pub config: Value,
+}
+
+/// A row of the database. The configuration comes last, so that a summary is found in front.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Row<C> {
+    time: u64,
+    author: String,
+    comment: String,
+    changes: usize,
+    config: C,
+}
+
+impl<C> Row<C> {
+    fn split(self, generation: u64) -> (Summary, C) {
+        let summary = Summary {
+            generation,
+            unix_millis: self.time,
+            author: self.author,
+            comment: self.comment,
+            changes: self.changes,
+        };
+        (summary, self.config)
+    }
+}
+
+/// How much history is kept.
+#[derive(Clone, Copy, Debug)]
+struct Keep {
+    generations: usize,
+    octets: usize,
+}
+
+/// The open store. The directory is locked until it is dropped.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    database: Database,
+    keep: Keep,
+    lock: Mutex<File>,
+}
+
+impl Store {
+    /// Opens the store of a state directory, which is made if it is not there.
+    ///
+    /// # Errors
+    /// One sentence for each of: no permission, another daemon on the directory, a damaged file, a file of another version.
+    /// Nothing is changed then.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let keep = Keep {
+            generations: KEEP,
+            octets: KEEP_OCTETS,
+        };
+        Self::open_with(dir, keep)
+    }
+
+    fn open_with(dir: &Path, keep: Keep) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|error| os_error(dir, "made", &error))?;
+        let mut lock = lock(dir)?;
+        let path = dir.join("vswitch.redb");
+        match std::fs::metadata(&path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create(dir, &path)?,
+            Err(error) => return Err(os_error(&path, "read", &error)),
+        }
+        let witness = witnessed(&mut lock);
+        check(&path, witness)?;
+        let database = builder()
+            .open(&path)
+            .map_err(|error| database_error(&path, "opened", error.into()))?;
+        let store = Self {
+            path,
+            database,
+            keep,
+            lock: Mutex::new(lock),
+        };
+        let last = store
+            .current()?
+            .map_or(0, |generation| generation.summary.generation);
+        store.witness(last);
+        Ok(store)
+    }
+
+    /// The database's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Commits a generation and returns its number, once it is durable. The oldest generations beyond [`KEEP`] are forgotten.
+    ///
+    /// # Errors
+    /// When the disk is full or fails; the generation before stays the current one.
+    pub fn commit(&self, new: &NewGeneration) -> Result<u64, StoreError> {
+        let row = Row {
+            time: new.unix_millis,
+            author: new.author.clone(),
+            comment: new.comment.clone(),
+            changes: new.changes,
+            config: &new.config,
+        };
+        let row = serde_json::to_vec(&row).map_err(|error| StoreError::Io {
+            path: self.path.clone(),
+            doing: "written",
+            what: error.to_string(),
+        })?;
+        let generation = self
+            .write(&row)
+            .map_err(|error| database_error(&self.path, "written", error))?;
+        self.witness(generation);
+        Ok(generation)
+    }
+
+    fn write(&self, row: &[u8]) -> Result<u64, redb::Error> {
+        let transaction = self.database.begin_write()?;
+        let generation;
+        {
+            let mut meta = transaction.open_table(META)?;
+            let last = meta.get("last")?.map_or(0, |last| last.value());
+            generation = last + 1;
+            meta.insert("last", generation)?;
+            let mut table = transaction.open_table(GENERATIONS)?;
+            table.insert(generation, row)?;
+            let mut count = 0;
+            let mut octets = 0;
+            let mut oldest = generation;
+            for entry in table.iter()?.rev() {
+                let (number, row) = entry?;
+                count += 1;
+                octets += row.value().len();
+                if count > self.keep.generations
+                    || (octets > self.keep.octets && number.value() != generation)
+                {
+                    break;
+                }
+                oldest = number.value();
+            }
+            table.retain_in(..oldest, |_, _| false)?;
+        }
+        transaction.commit()?;
+        Ok(generation)
+    }
+
+    /// The last committed generation; `None` before the first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn current(&self) -> Result<Option<Generation>, StoreError> {
+        let last = read(&self.database, |_, table| {
+            Ok(table.last()?.map(|(number, _)| number.value()))
+        })
+        .map_err(|error| database_error(&self.path, "read", error))?;
+        last.map_or(Ok(None), |last| self.get(last))
+    }
+
+    /// One generation; `None` if there never was one of that number, or it is forgotten.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn get(&self, generation: u64) -> Result<Option<Generation>, StoreError> {
+        let row = read(&self.database, |_, table| {
+            Ok(table.get(generation)?.map(|row| row.value().to_vec()))
+        })
+        .map_err(|error| database_error(&self.path, "read", error))?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        let row: Row<Value> = serde_json::from_slice(&row)
+            .map_err(|error| damaged(&self.path, format!("generation {generation}: {error}")))?;
+        let (summary, config) = row.split(generation);
+        Ok(Some(Generation { summary, config }))
+    }
+
+    /// All generations kept, the newest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn history(&self) -> Result<Vec<Summary>, StoreError> {
+        let rows = read(&self.database, |_, table| {
+            let mut rows = Vec::new();
+            for entry in table.iter()?.rev() {
+                let (number, row) = entry?;
+                let row: Result<Row<serde::de::IgnoredAny>, _> = serde_json::from_slice(row.value());
+                rows.push((number.value(), row));
+            }
+            Ok(rows)
+        })
+        .map_err(|error| database_error(&self.path, "read", error))?;
+        rows.into_iter()
+            .map(|(number, row)| match row {
+                Ok(row) => Ok(row.split(number).0),
+                Err(error) => Err(damaged(&self.path, format!("generation {number}: {error}"))),
+            })
+            .collect()
+    }
+
+    /// Notes in the lock file who holds it and what was committed last. It is a witness, no more: that it cannot be written harms nothing.
+    fn witness(&self, generation: u64) {
+        let mut lock = self
+            .lock
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let text = format!("pid {}\ngeneration {generation}\n", std::process::id());
+        let written = lock
+            .rewind()
+            .and_then(|()| lock.write_all(text.as_bytes()))
+            .and_then(|()| lock.set_len(text.len() as u64));
+        if let Err(error) = written {
+            tracing::warn!(
+                "the lock file beside `{}` cannot be written: {error}",
+                self.path.display()
+            );
+        }
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+/// Takes the lock of a state directory, which ends with the file.
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join("vswitch.lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|error| os_error(&path, "opened", &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
+            dir: dir.to_owned(),
+            pid: noted(&mut file, "pid").and_then(|pid| pid.try_into().ok()),
+        }),
+        Err(TryLockError::Error(error)) => Err(os_error(&path, "locked", &error)),
+    }
+}
+
+/// A number noted in the lock file.
+fn noted(lock: &mut File, word: &str) -> Option<u64> {
+    let mut text = String::new();
+    lock.rewind().ok()?;
+    lock.take(128).read_to_string(&mut text).ok()?;
+    // A line counts only whole: a crash may have cut it.
+    let lines = text
+        .split_inclusive('\n')
+        .filter_map(|line| line.strip_suffix('\n'));
+    lines
+        .filter_map(|line| line.split_once(' '))
+        .find(|(key, _)| *key == word)?
+        .1
+        .parse()
+        .ok()
+}
+
+fn witnessed(lock: &mut File) -> u64 {
+    noted(lock, "generation").unwrap_or(0)
+}
+
+/// Makes an empty database. It appears under its name whole or not at all.
+fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
+    let unfinished = dir.join("vswitch.redb.new");
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(os_error(&unfinished, "removed", &error));
+        }
+        _ => {}
+    }
+    let fill = || -> Result<(), redb::Error> {
+        let database = builder().create(&unfinished)?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(META)?.insert("format", FORMAT)?;
+        transaction.open_table(GENERATIONS)?;
+        transaction.commit()?;
+        Ok(())
+    };
+    fill().map_err(|error| database_error(&unfinished, "made", error))?;
+    std::fs::rename(&unfinished, path)
+        .and_then(|()| File::open(dir)?.sync_all())
+        .map_err(|error| os_error(path, "made", &error))
+}
+
+/// Looks at a copy of the database in memory: are its checksums right, is it of a known format, does it have the last generation?
+fn check(path: &Path, witness: u64) -> Result<(), StoreError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(|error| os_error(path, "opened", &error))?;
+    let mut bytes = Vec::new();
+    let len = (&file)
+        .take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| os_error(path, "read", &error))?;
+    if len as u64 > MAX_FILE {
+        return Err(damaged(path, "it is far too large".to_owned()));
+    }
+    // redb asserts what it relies on; on a damaged file an assertion may fail before a checksum does.
+    let checked = catch_unwind(AssertUnwindSafe(|| inspect(&bytes)));
+    let (format, last) = match checked {
+        Ok(Ok(seen)) => seen,
+        Ok(Err(what)) => return Err(damaged(path, what)),
+        Err(_) => return Err(damaged(path, "its pages contradict each other".to_owned())),
+    };
+    if format != FORMAT {
+        return Err(StoreError::Format {
+            path: path.to_owned(),
+            found: format,
+        });
+    }
+    if last < witness {
+        let what = format!("generation {witness} was committed, and {last} is the last one in it");
+        return Err(damaged(path, what));
+    }
+    Ok(())
+}
+
+/// Format and last generation of a database.
+fn inspect(bytes: &[u8]) -> Result<(u64, u64), String> {
+    if bytes.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    let backend = InMemoryBackend::new();
+    backend
+        .set_len(bytes.len() as u64)
+        .and_then(|()| backend.write(0, bytes))
+        .map_err(|error| error.to_string())?;
+    // With octets in it the backend is an existing database to redb.
+    let mut database = builder()
+        .create_with_backend(backend)
+        .map_err(|error| error.to_string())?;
+    match database.check_integrity() {
+        Ok(true) => {}
+        Ok(false) => return Err("a checksum is wrong".to_owned()),
+        Err(error) => return Err(error.to_string()),
+    }
+    read(&database, |meta, table| {
+        let format = meta.get("format")?.map_or(0, |format| format.value());
+        let last = meta.get("last")?.map_or(0, |last| last.value());
+        let newest = table.last()?.map_or(0, |(number, _)| number.value());
+        if last != newest {
+            return Err(redb::Error::Corrupted(format!("generation {last} is missing")));
+        }
+        Ok((format, last))
+    })
+    .map_err(|error| error.to_string())
+}
+
+fn read<T>(
+    database: &Database,
+    with: impl FnOnce(
+        &redb::ReadOnlyTable<&'static str, u64>,
+        &redb::ReadOnlyTable<u64, &'static [u8]>,
+    ) -> Result<T, redb::Error>,
+) -> Result<T, redb::Error> {
+    let transaction = database.begin_read()?;
+    with(
+        &transaction.open_table(META)?,
+        &transaction.open_table(GENERATIONS)?,
+    )
+}
+
+fn damaged(path: &Path, what: String) -> StoreError {
+    StoreError::Damaged {
+        path: path.to_owned(),
+        what,
+    }
+}
+
+fn os_error(path: &Path, doing: &'static str, error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::Permission {
+            path: path.to_owned(),
+        },
+        _ => StoreError::Io {
+            path: path.to_owned(),
+            doing,
+            what: error.to_string(),
+        },
+    }
+}
+
+fn database_error(path: &Path, doing: &'static str, error: redb::Error) -> StoreError {
+    match error {
+        redb::Error::Io(error) => os_error(path, doing, &error),
+        redb::Error::DatabaseAlreadyOpen => StoreError::InUse {
+            dir: path.parent().unwrap_or(path).to_owned(),
+            pid: None,
+        },
+        redb::Error::Corrupted(what) => damaged(path, what),
+        other => StoreError::Io {
+            path: path.to_owned(),
+            doing,
+            what: other.to_string(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(store: &Store, octets: usize) {
+        let new = NewGeneration {
+            config: Value::String("x".repeat(octets)),
+            unix_millis: 0,
+            author: String::new(),
+            comment: String::new(),
+            changes: 0,
+        };
+        store.commit(&new).unwrap();
+    }
+
+    fn kept(store: &Store) -> Vec<u64> {
+        store
+            .history()
+            .unwrap()
+            .iter()
+            .map(|row| row.generation)
+            .collect()
+    }
+
+    #[test]
+    fn history_is_bounded_in_generations() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep {
+            generations: 3,
+            octets: KEEP_OCTETS,
+        };
+        let store = Store::open_with(dir.path(), keep).unwrap();
+        for _ in 0..5 {
+            commit(&store, 10);
+        }
+        assert_eq!(kept(&store), [5, 4, 3]);
+        assert!(store.get(2).unwrap().is_none());
+        assert!(store.get(3).unwrap().is_some());
+    }
+
+    #[test]
+    fn history_is_bounded_in_octets_but_the_last_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let keep = Keep {
+            generations: KEEP,
+            octets: 100_000,
+        };
+        let store = Store::open_with(dir.path(), keep).unwrap();
+        for _ in 0..3 {
+            commit(&store, 40_000);
+        }
+        assert_eq!(kept(&store), [3, 2]);
+        commit(&store, 200_000);
+        assert_eq!(kept(&store), [4]);
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(
+            store.current().unwrap().unwrap().config.as_str().unwrap().len(),
+            200_000
+        );
+    }
+}
