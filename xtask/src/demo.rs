@@ -431,16 +431,16 @@ impl Demo<'_> {
 
     /// Asks what would happen to an ARP request with a forged source.
     fn trace(&self, from: &Machine, to: &Machine) -> Result<(String, (String, String))> {
-        let frame = forged_arp(from, to)?;
-        let report = self.json(&["trace", from.name, &frame])?;
+        let command = ["trace", from.name, "arp", "who-has", to.v4, "from", FORGED];
+        let report = self.json(&command)?;
         ensure!(
             report["verdict"] == "drop" && report["reason"] == "forged-transmit",
             "expected a drop as `forged-transmit`: {report}"
         );
-        let text = self.ctl(&["trace", from.name, &frame])?;
+        let text = self.ctl(&command)?;
         Ok((
             "says why: dropped as forged-transmit".into(),
-            (format!("vswitchctl trace {} {frame}", from.name), text),
+            (format!("vswitchctl {}", command.join(" ")), text),
         ))
     }
 
@@ -537,24 +537,6 @@ fn ping(from: &str, to: &str) -> Result<String> {
     ))
 }
 
-/// An ARP request for `to` that `from` sends under a forged address, hexadecimal.
-fn forged_arp(from: &Machine, to: &Machine) -> Result<String> {
-    let forged = FORGED.replace(':', "");
-    let v4 = |text: &str| -> Result<String> {
-        let address: std::net::Ipv4Addr = text.parse()?;
-        Ok(address
-            .octets()
-            .iter()
-            .map(|octet| format!("{octet:02x}"))
-            .collect())
-    };
-    Ok(format!(
-        "ffffffffffff{forged}08060001080006040001{forged}{}000000000000{}",
-        v4(from.v4)?,
-        v4(to.v4)?
-    ))
-}
-
 /// The body of an HTTP answer with status 200.
 pub fn http_get(address: &str, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
@@ -571,16 +553,4 @@ pub fn http_get(address: &str, path: &str) -> Result<String> {
         bail!("{path} answered {}", head.lines().next().unwrap_or_default());
     }
     Ok(body.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn forged_arp_is_a_whole_frame() {
-        let frame = forged_arp(&MACHINES[0], &MACHINES[1]).expect("the addresses of the machines are valid");
-        assert_eq!(frame.len(), 2 * 42);
-        assert!(frame.ends_with("0a000002"));
-    }
 }
