@@ -156,7 +156,7 @@ fn summarise_transport(
                     format_args!("echo request, id {}, seq {}", echo.id, echo.seq),
                 ),
                 Icmpv4Type::EchoReply(echo) => {
-                    push(line, format_args!("echo reply, id {}, seq {}", echo.id, echo.seq))
+                    push(line, format_args!("echo reply, id {}, seq {}", echo.id, echo.seq));
                 }
                 Icmpv4Type::DestinationUnreachable(_) => {
                     push(
@@ -195,13 +195,13 @@ fn summarise_icmpv6(line: &mut String, icmp: &etherparse::Icmpv6Slice<'_>) {
             format_args!("echo request, id {}, seq {}", echo.id, echo.seq),
         ),
         Icmpv6Type::EchoReply(echo) => {
-            push(line, format_args!("echo reply, id {}, seq {}", echo.id, echo.seq))
+            push(line, format_args!("echo reply, id {}, seq {}", echo.id, echo.seq));
         }
         Icmpv6Type::NeighborSolicitation => {
-            push(line, format_args!("neighbour solicitation, who-has {}", target()))
+            push(line, format_args!("neighbour solicitation, who-has {}", target()));
         }
         Icmpv6Type::NeighborAdvertisement(_) => {
-            push(line, format_args!("neighbour advertisement, target {}", target()))
+            push(line, format_args!("neighbour advertisement, target {}", target()));
         }
         Icmpv6Type::RouterSolicitation => line.push_str("router solicitation"),
         Icmpv6Type::RouterAdvertisement(_) => line.push_str("router advertisement"),

@@ -1,0 +1,238 @@
+//! `show`: the whole switch as a tree. `version`: of this command and of the daemon.
+
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::error::CliError;
+use super::output::{Ink, Output, Paint};
+use crate::api::model::{PortRow, PortState, Tree, TreeGroup, TreeSwitch, Version};
+
+/// `show`
+pub(crate) async fn show(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let answer = client.get("show").await?;
+    let tree: Tree = client.typed(&answer)?;
+    output.document(&answer, |paint| render(&tree, paint))
+}
+
+/// The tree as text.
+fn render(tree: &Tree, paint: Paint) -> String {
+    if tree.switches.is_empty() {
+        return "No switch is configured; `vswitchctl apply -f FILE` makes one.\n".to_owned();
+    }
+    let mut out = String::new();
+    for switch in &tree.switches {
+        render_switch(&mut out, switch, tree.generation, paint);
+    }
+    out
+}
+
+fn render_switch(out: &mut String, switch: &TreeSwitch, generation: u64, paint: Paint) {
+    let facts = format!(
+        "mtu {}, {} of {} MAC addresses, generation {generation}",
+        switch.mtu, switch.macs, switch.mac_table_size
+    );
+    out.push_str(&format!(
+        "{}  {}\n",
+        paint.paint(Ink::Bold, &switch.name),
+        paint.paint(Ink::Dim, &facts)
+    ));
+    // Columns stand under each other across all groups of the switch.
+    let ports = || switch.groups.iter().flat_map(|group| &group.ports);
+    let widths = Widths {
+        name: ports().map(|port| width(&port.name)).max().unwrap_or(0),
+        device: ports().map(|port| width(&device(port))).max().unwrap_or(0),
+        state: ports().map(|port| width(state_word(port))).max().unwrap_or(0),
+    };
+    for (number, group) in switch.groups.iter().enumerate() {
+        let last = number + 1 == switch.groups.len();
+        render_group(out, group, last, &widths, paint);
+    }
+}
+
+struct Widths {
+    name: usize,
+    device: usize,
+    state: usize,
+}
+
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn pad(text: &str, to: usize) -> String {
+    format!("{text}{}", " ".repeat(to.saturating_sub(width(text))))
+}
+
+fn device(port: &PortRow) -> String {
+    format!("{} {}", port.kind, port.device)
+}
+
+fn state_word(port: &PortRow) -> &'static str {
+    match port.state {
+        PortState::Up => "up",
+        PortState::Down => "down",
+    }
+}
+
+fn render_group(out: &mut String, group: &TreeGroup, last: bool, widths: &Widths, paint: Paint) {
+    let (branch, trunk) = if last {
+        ("└─ ", "   ")
+    } else {
+        ("├─ ", "│  ")
+    };
+    out.push_str(&paint.paint(Ink::Dim, branch));
+    out.push_str(&paint.paint(Ink::Bold, &group.name));
+    out.push_str("  ");
+    out.push_str(&vlan(&group.vlan));
+    out.push('\n');
+    if group.ports.is_empty() {
+        out.push_str(&paint.paint(Ink::Dim, &format!("{trunk}└─ no ports")));
+        out.push('\n');
+    }
+    for (number, port) in group.ports.iter().enumerate() {
+        let branch = if number + 1 == group.ports.len() {
+            "└─ "
+        } else {
+            "├─ "
+        };
+        out.push_str(&paint.paint(Ink::Dim, &format!("{trunk}{branch}")));
+        let (state, reason) = match port.state {
+            PortState::Up => (Ink::Good, String::new()),
+            PortState::Down => (Ink::Bad, port.reason.clone().unwrap_or_default()),
+        };
+        let state = paint.paint(state, &pad(state_word(port), widths.state));
+        let mac = port.mac.map_or_else(|| pad("-", 17), |mac| mac.to_string());
+        let mut line = format!(
+            "{}  {}  {state}  {mac}",
+            pad(&port.name, widths.name),
+            paint.paint(Ink::Dim, &pad(&device(port), widths.device)),
+        );
+        if port.vlan != group.vlan {
+            line.push_str(&format!("  {}", vlan(&port.vlan)));
+        }
+        if !reason.is_empty() {
+            line.push_str(&format!("  {}", paint.paint(Ink::Bad, &reason)));
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+}
+
+/// The API's short form of a VLAN policy, as part of a sentence.
+pub(crate) fn vlan(short: &str) -> String {
+    match short {
+        "none" => "no vlan".to_owned(),
+        short => format!("vlan {short}"),
+    }
+}
+
+/// `version`
+pub(crate) async fn version(client: &Client, output: &mut Output) -> Result<(), CliError> {
+    let own = env!("CARGO_PKG_VERSION");
+    match client.get("version").await {
+        Ok(answer) => {
+            let daemon: Version = client.typed(&answer)?;
+            let document = json!({ "vswitchctl": own, "vswitchd": answer });
+            output.document(&document, |_| {
+                format!(
+                    "vswitchctl {own}\n{} {} (pid {}, generation {}, {})\n",
+                    daemon.name,
+                    daemon.version,
+                    daemon.pid,
+                    daemon.generation,
+                    client.socket().display(),
+                )
+            })
+        }
+        // The own version is worth printing even where no daemon answers.
+        Err(error) => {
+            output.document(&json!({ "vswitchctl": own, "vswitchd": Value::Null }), |_| {
+                format!("vswitchctl {own}\n")
+            })?;
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(name: &str, device: &str, state: PortState, reason: Option<&str>, vlan: &str) -> PortRow {
+        PortRow {
+            name: name.into(),
+            switch: "vs0".into(),
+            group: "web".into(),
+            kind: "tap".into(),
+            device: device.into(),
+            state,
+            reason: reason.map(str::to_owned),
+            mac: (state == PortState::Up).then(|| "52:54:00:00:00:01".parse().unwrap()),
+            vlan: vlan.into(),
+        }
+    }
+
+    fn tree() -> Tree {
+        let group = |name: &str, vlan: &str, ports| TreeGroup {
+            name: name.into(),
+            vlan: vlan.into(),
+            ports,
+        };
+        Tree {
+            generation: 7,
+            switches: vec![TreeSwitch {
+                name: "vs0".into(),
+                mtu: 1500,
+                macs: 2,
+                mac_table_size: 32768,
+                groups: vec![
+                    group(
+                        "web",
+                        "100",
+                        vec![
+                            port("vm1", "vm1", PortState::Up, None, "100"),
+                            port(
+                                "database",
+                                "vnet2",
+                                PortState::Down,
+                                Some("no device `vnet2`"),
+                                "100",
+                            ),
+                            port("fw", "fw0", PortState::Up, None, "trunk 100,200-299 native 1"),
+                        ],
+                    ),
+                    group("empty", "none", vec![]),
+                ],
+            }],
+        }
+    }
+
+    #[test]
+    fn the_tree() {
+        assert_eq!(
+            render(&tree(), Paint::new(false)),
+            "\
+vs0  mtu 1500, 2 of 32768 MAC addresses, generation 7
+├─ web  vlan 100
+│  ├─ vm1       tap vm1    up    52:54:00:00:00:01
+│  ├─ database  tap vnet2  down  -                  no device `vnet2`
+│  └─ fw        tap fw0    up    52:54:00:00:00:01  vlan trunk 100,200-299 native 1
+└─ empty  no vlan
+   └─ no ports
+"
+        );
+    }
+
+    #[test]
+    fn colour_changes_no_text() {
+        let painted = render(&tree(), Paint::new(true));
+        let mut plain = String::new();
+        let mut rest = painted.as_str();
+        while let Some(start) = rest.find('\u{1b}') {
+            plain.push_str(&rest[..start]);
+            rest = &rest[start + rest[start..].find('m').unwrap() + 1..];
+        }
+        plain.push_str(rest);
+        assert_eq!(plain, render(&tree(), Paint::new(false)));
+    }
+}
