@@ -595,7 +595,7 @@ fn a_capture_prints_lines_or_writes_pcapng() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(
         stdout(&output),
-        "00:00:01.000000  vm1      rx  01:01:01:01:01:01 > 01:01:01:01:01:01, 802.3, length 60  [drop: runt]\n"
+        "00:00:01.000000  vm1      rx  01:01:01:01:01:01 > 01:01:01:01:01:01, 802.3, len 257, 60 octets in all  [drop: runt]\n"
     );
     assert_eq!(stderr(&output), "1 frame captured\n");
     assert_eq!(api.seen()[0].path, "/v1/capture?drops=true&port=vm1&snap-len=256");
