@@ -1,7 +1,14 @@
 //! What the owner wants, and what is: configuration, store, API, metrics, and the daemon that joins them to the datapath.
 
 pub mod api;
+pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod events;
+pub mod links;
+pub mod metrics;
+pub mod run;
 pub mod store;
 pub mod summary;
+pub mod trace;

@@ -18,6 +18,30 @@ pub struct Version {
     pub generation: u64,
     /// Process id of the daemon.
     pub pid: u32,
+    /// The configuration in force waits for its confirmation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<PendingConfirm>,
+}
+
+/// A configuration that is taken back unless `POST /v1/confirm` comes in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct PendingConfirm {
+    /// Its generation, which is in force and not in the store.
+    pub generation: u64,
+    /// The generation that comes back.
+    pub back_to: u64,
+    /// Whole seconds until then.
+    pub seconds_left: u64,
+}
+
+/// `POST /v1/rollback`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct RollbackRequest {
+    /// The generation to apply again; left out: the one before, or the one before the unconfirmed one.
+    #[serde(default)]
+    pub generation: Option<u64>,
 }
 
 /// `PUT /v1/config`: a whole configuration, as text in the file's own form (YAML or JSON).

@@ -1,0 +1,223 @@
+//! Small edits: the same as an apply of the configuration in force with one thing changed in it.
+
+use serde_json::{Map, Value, json};
+use switch_core::addr::MacAddr;
+
+use super::{Daemon, Failure, Request};
+use crate::api::model::{ApplyReport, MacEdit, PortEdit};
+use crate::config::model::Vlan;
+use crate::config::validate::{EffectivePort, nearest};
+
+impl Daemon {
+    /// `POST /v1/ports`
+    pub fn add_port(&mut self, edit: &PortEdit, author: String) -> Result<ApplyReport, Failure> {
+        let Some(name) = &edit.name else {
+            return Err(Failure::BadRequest("`name` is missing".to_owned()));
+        };
+        if self.config.port(name).is_some() {
+            return Err(Failure::Conflict(format!(
+                "there is a port `{name}` already; change it with `vswitchctl port set {name}`"
+            )));
+        }
+        let switch = match &edit.switch {
+            Some(switch) => self.known_switch(switch)?,
+            None => self.switch_of_group(edit)?,
+        };
+        let mut value = self.config.config().to_value();
+        let ports = ports_of(&mut value, &switch)?;
+        ports.insert(name.clone(), Value::Object(without_nulls(&edit.settings)));
+        self.apply_value(&value, request(author, format!("port add {name}")))
+    }
+
+    /// `PATCH /v1/ports/NAME`
+    pub fn set_port(&mut self, name: &str, edit: &PortEdit, author: String) -> Result<ApplyReport, Failure> {
+        let (mut value, switch) = self.with_port(name)?;
+        if let Some(wanted) = &edit.switch
+            && *wanted != switch
+        {
+            return Err(Failure::Conflict(format!(
+                "port `{name}` is in switch `{switch}`; to move it, delete it and add it to `{wanted}`"
+            )));
+        }
+        let ports = ports_of(&mut value, &switch)?;
+        let settings = ports
+            .get_mut(name)
+            .and_then(Value::as_object_mut)
+            .ok_or_else(|| self.no_port(name))?;
+        for (key, value) in &edit.settings {
+            if value.is_null() {
+                settings.shift_remove(key);
+            } else {
+                settings.insert(key.clone(), value.clone());
+            }
+        }
+        self.apply_value(&value, request(author, format!("port set {name}")))
+    }
+
+    /// `DELETE /v1/ports/NAME`
+    pub fn delete_port(&mut self, name: &str, author: String) -> Result<ApplyReport, Failure> {
+        let (mut value, switch) = self.with_port(name)?;
+        ports_of(&mut value, &switch)?.shift_remove(name);
+        self.apply_value(&value, request(author, format!("port del {name}")))
+    }
+
+    /// `POST /v1/macs`
+    pub fn add_mac(&mut self, edit: &MacEdit, author: String) -> Result<ApplyReport, Failure> {
+        let (mut value, switch) = self.with_port(&edit.port)?;
+        let mut entry = json!({ "mac": edit.mac });
+        if let Some(vlan) = edit.vlan.filter(|vlan| *vlan != 0) {
+            entry["vlan"] = json!(vlan);
+        }
+        let statics = self.statics_of(&mut value, &switch, &edit.port)?;
+        if !statics.contains(&entry) {
+            statics.push(entry);
+        }
+        self.apply_value(
+            &value,
+            request(author, format!("mac add {} {}", edit.port, edit.mac)),
+        )
+    }
+
+    /// `DELETE /v1/macs`
+    pub fn delete_mac(&mut self, edit: &MacEdit, author: String) -> Result<ApplyReport, Failure> {
+        let (mut value, switch) = self.with_port(&edit.port)?;
+        let port = self.known_port(&edit.port)?;
+        let own = untagged(port);
+        let wanted = edit.vlan.map_or(own, Some);
+        let statics = self.statics_of(&mut value, &switch, &edit.port)?;
+        let before = statics.len();
+        statics.retain(|entry| {
+            let mac: Option<MacAddr> = entry.get("mac").and_then(|mac| mac.as_str()?.parse().ok());
+            let vlan = match entry.get("vlan").and_then(Value::as_u64) {
+                Some(vlan) => u16::try_from(vlan).ok(),
+                None => own,
+            };
+            mac != Some(edit.mac) || vlan != wanted
+        });
+        if statics.len() == before {
+            return Err(Failure::NotFound(format!(
+                "port `{}` has no static entry for {}; `vswitchctl mac list` shows what there is",
+                edit.port, edit.mac
+            )));
+        }
+        if statics.is_empty()
+            && let Some(settings) = ports_of(&mut value, &switch)?
+                .get_mut(&edit.port)
+                .and_then(Value::as_object_mut)
+        {
+            settings.shift_remove("static-macs");
+        }
+        self.apply_value(
+            &value,
+            request(author, format!("mac del {} {}", edit.port, edit.mac)),
+        )
+    }
+
+    fn with_port(&self, name: &str) -> Result<(Value, String), Failure> {
+        let port = self.known_port(name)?;
+        let switch = self.config.switch_of(port).name.as_str().to_owned();
+        Ok((self.config.config().to_value(), switch))
+    }
+
+    fn statics_of<'a>(
+        &self,
+        value: &'a mut Value,
+        switch: &str,
+        port: &str,
+    ) -> Result<&'a mut Vec<Value>, Failure> {
+        ports_of(value, switch)?
+            .get_mut(port)
+            .and_then(Value::as_object_mut)
+            .and_then(|settings| settings.entry("static-macs").or_insert_with(|| json!([])).as_array_mut())
+            .ok_or_else(|| self.no_port(port))
+    }
+
+    /// The switch of a new port that names none: the only one, or the only one that has the port's group.
+    fn switch_of_group(&self, edit: &PortEdit) -> Result<String, Failure> {
+        let group = edit.settings.get("port-group").and_then(Value::as_str);
+        let switches = self.config.switches();
+        if let [only] = switches {
+            return Ok(only.name.as_str().to_owned());
+        }
+        let mut having = switches.iter().filter(|switch| {
+            switch
+                .groups
+                .iter()
+                .any(|known| Some(known.name.as_str()) == group)
+        });
+        match (having.next(), having.next()) {
+            (Some(switch), None) => Ok(switch.name.as_str().to_owned()),
+            _ if switches.is_empty() => Err(Failure::Conflict(
+                "there is no switch yet; apply a configuration that has one".to_owned(),
+            )),
+            _ => Err(Failure::BadRequest(format!(
+                "`switch` is missing; there are {}",
+                switches
+                    .iter()
+                    .map(|switch| switch.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ))),
+        }
+    }
+
+    fn known_switch(&self, name: &str) -> Result<String, Failure> {
+        let known = self.config.switches().iter().map(|switch| switch.name.as_str());
+        match self.config.switch(name) {
+            Some(switch) => Ok(switch.name.as_str().to_owned()),
+            None => Err(not_found("switch", name, known)),
+        }
+    }
+
+    /// A port of the configuration in force.
+    pub(super) fn known_port(&self, name: &str) -> Result<&EffectivePort, Failure> {
+        self.config.port(name).ok_or_else(|| self.no_port(name))
+    }
+
+    fn no_port(&self, name: &str) -> Failure {
+        let known = self.config.ports().iter().map(|port| port.name.as_str());
+        not_found("port", name, known)
+    }
+}
+
+/// There is no such thing; the nearest name may be meant.
+pub(super) fn not_found<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
+    Failure::NotFound(match nearest(name, known) {
+        Some(nearest) => format!("there is no {what} `{name}`; did you mean `{nearest}`?"),
+        None => format!("there is no {what} `{name}`"),
+    })
+}
+
+fn request(author: String, comment: String) -> Request {
+    Request {
+        author,
+        comment,
+        ..Request::default()
+    }
+}
+
+fn without_nulls(settings: &Map<String, Value>) -> Map<String, Value> {
+    settings
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+/// The VLAN of a port's untagged frames.
+fn untagged(port: &EffectivePort) -> Option<u16> {
+    match &port.rules.vlan {
+        Vlan::None => Some(0),
+        Vlan::Access(vlan) | Vlan::Tunnel(vlan) => Some(vlan.vid().get()),
+        Vlan::Trunk { native, .. } => native.map(|vlan| vlan.vid().get()),
+    }
+}
+
+fn ports_of<'a>(value: &'a mut Value, switch: &str) -> Result<&'a mut Map<String, Value>, Failure> {
+    value
+        .get_mut("switches")
+        .and_then(|switches| switches.get_mut(switch))
+        .and_then(Value::as_object_mut)
+        .and_then(|switch| switch.entry("ports").or_insert_with(|| json!({})).as_object_mut())
+        .ok_or_else(|| Failure::NotFound(format!("there is no switch `{switch}`")))
+}

@@ -1,0 +1,345 @@
+//! The daemon: it joins what the owner wants (configuration, store) to what is (devices, netlink) and publishes the
+//! result to the workers.
+//!
+//! Threads: everything here runs on the one thread of the event loop. [`Shared`] is a lock only because the API's
+//! library asks for `Send`; it is never contended and never held across an `await`, so there is one apply at a time,
+//! and a view always sees a whole state. The workers are reached through [`Datapath`], which waits for them at most the
+//! length of a batch.
+//!
+//! Nothing runs periodically but the sweep of the MAC tables ([`SWEEP`]); everything else waits for an event or for the
+//! earliest of its deadlines ([`Daemon::deadline`]).
+
+mod apply;
+mod edit;
+mod file;
+mod host;
+mod ports;
+#[cfg(test)]
+mod tests;
+mod views;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use datapath::{Datapath, Event};
+use switch_core::id::PortId;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+pub use self::apply::Request;
+pub use self::file::ConfigFile;
+pub use self::host::HostSettings;
+pub use self::ports::{DeviceSpec, Kernel, Opener};
+pub use self::views::TraceError;
+
+use self::apply::Pending;
+use self::ports::Runtime;
+use crate::api::model::Problem;
+use crate::config::validate::WorkerPlan;
+use crate::config::{Registry, ValidConfig, compile};
+use crate::events::{EventLog, Kind};
+use crate::links::{Change, Links};
+use crate::metrics::ApplyCounts;
+use crate::store::{Store, StoreError};
+
+/// How often MAC addresses that nobody uses any more are taken out of the tables. Lookups look at the age themselves;
+/// this only frees the room.
+pub const SWEEP: Duration = Duration::from_secs(30);
+
+/// How many MAC moves are listed as events in one [`MOVE_WINDOW`].
+const MOVES_LISTED: u32 = 10;
+
+/// See [`MOVES_LISTED`].
+const MOVE_WINDOW: Duration = Duration::from_secs(1);
+
+/// Why the daemon does not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// There is no such port, group, generation.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request makes no sense.
+    #[error("{0}")]
+    BadRequest(String),
+    /// It contradicts what is there.
+    #[error("{0}")]
+    Conflict(String),
+    /// The configuration has errors; nothing was changed.
+    #[error("the configuration has {}; nothing was changed", count_errors(.0.len()))]
+    Invalid(Vec<Problem>),
+    /// The store failed; nothing was changed.
+    #[error("the configuration cannot be stored, and nothing was changed: {0}")]
+    Store(#[from] StoreError),
+    /// The history cannot be read.
+    #[error("{0}")]
+    Read(#[source] StoreError),
+}
+
+fn count_errors(count: usize) -> String {
+    if count == 1 {
+        "an error".to_owned()
+    } else {
+        format!("{count} errors")
+    }
+}
+
+/// The daemon, shared by the tasks of the event loop.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Daemon>>);
+
+impl Shared {
+    /// Shares a daemon.
+    pub fn new(daemon: Daemon) -> Self {
+        Self(Arc::new(Mutex::new(daemon)))
+    }
+
+    /// The daemon, for as long as no `await` comes.
+    pub fn lock(&self) -> MutexGuard<'_, Daemon> {
+        // After a panic in one request the others go on: the snapshot in force is whole in any case, and what the
+        // panic left undone is done by the next apply, which compares with what is attached.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What runs.
+pub struct Daemon {
+    datapath: Arc<Datapath>,
+    opener: Box<dyn Opener>,
+    store: Store,
+    events: Arc<EventLog>,
+    /// Told when [`Daemon::deadline`] may have come nearer.
+    wake: Arc<Notify>,
+    config: Arc<ValidConfig>,
+    /// Of the configuration in force.
+    generation: u64,
+    /// The configuration in force is not confirmed yet.
+    pending: Option<Pending>,
+    /// Number of the last snapshot; grows with each.
+    snapshots: u64,
+    registry: Registry,
+    /// The workers that the datapath was started with.
+    workers: WorkerPlan,
+    ports: HashMap<String, Runtime>,
+    links: Links,
+    host: HostSettings,
+    file: Option<ConfigFile>,
+    applies: ApplyCounts,
+    moves: MoveLog,
+    next_sweep: Instant,
+}
+
+/// The parts of a daemon.
+pub struct Parts {
+    /// The running datapath, without ports.
+    pub datapath: Arc<Datapath>,
+    /// Opens the devices.
+    pub opener: Box<dyn Opener>,
+    /// The configurations.
+    pub store: Store,
+    /// Where to say what happens.
+    pub events: Arc<EventLog>,
+    /// The netdevs.
+    pub links: Links,
+    /// What is changed on the host's own side of devices.
+    pub host: HostSettings,
+    /// The configuration file, which is applied again on demand.
+    pub file: Option<ConfigFile>,
+    /// The workers that the datapath was started with.
+    pub workers: WorkerPlan,
+    /// Secret seed of the MAC tables.
+    pub seed: u64,
+}
+
+impl Daemon {
+    /// A daemon without a configuration.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            datapath: parts.datapath,
+            opener: parts.opener,
+            store: parts.store,
+            events: parts.events,
+            wake: Arc::default(),
+            config: Arc::new(ValidConfig::empty()),
+            generation: 0,
+            pending: None,
+            snapshots: 0,
+            registry: Registry::new(parts.seed),
+            workers: parts.workers,
+            ports: HashMap::new(),
+            links: parts.links,
+            host: parts.host,
+            file: parts.file,
+            applies: ApplyCounts::default(),
+            moves: MoveLog::default(),
+            next_sweep: Instant::now() + SWEEP,
+        }
+    }
+
+    /// Where it says what happens.
+    pub fn events(&self) -> &Arc<EventLog> {
+        &self.events
+    }
+
+    /// Told when [`Daemon::deadline`] may have come nearer.
+    pub fn wake(&self) -> &Arc<Notify> {
+        &self.wake
+    }
+
+    /// When [`Daemon::tick`] has something to do.
+    pub fn deadline(&self) -> Instant {
+        let retries = self.ports.values().filter_map(Runtime::retry_at);
+        let confirm = self.pending.as_ref().map(|pending| pending.deadline);
+        retries
+            .chain(confirm)
+            .fold(self.next_sweep, |earliest, deadline| earliest.min(deadline))
+    }
+
+    /// Does what is due: goes back from an unconfirmed configuration, opens devices again, sweeps the MAC tables.
+    pub fn tick(&mut self) {
+        let now = Instant::now();
+        if self.pending.as_ref().is_some_and(|pending| pending.deadline <= now) {
+            self.expire();
+        }
+        self.reconcile(now);
+        if self.next_sweep <= now {
+            self.next_sweep = now + SWEEP;
+            self.sweep();
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = self.datapath.now();
+        for switch in self.config.switches() {
+            if let Some(fdb) = self.registry.fdb(switch.name.as_str()) {
+                fdb.age(now, switch.ageing);
+            }
+        }
+    }
+
+    /// Takes a change of the netdevs up.
+    pub fn links_changed(&mut self, change: Change) {
+        if self.links.apply(change) {
+            self.reconcile(Instant::now());
+        }
+    }
+
+    /// Takes the events of the workers.
+    pub fn take_events(&mut self) {
+        let mut failed = false;
+        let now = Instant::now();
+        while let Some(event) = self.datapath.try_event() {
+            match event {
+                Event::MacMoved { vid, mac, from, to } => {
+                    if let Some(unlisted) = self.moves.listed(now) {
+                        let mut message = format!(
+                            "{mac} in VLAN {vid} moved from {} to {}",
+                            self.port_name(from),
+                            self.port_name(to)
+                        );
+                        if unlisted > 0 {
+                            message += &format!(" (and {unlisted} other moves before)");
+                        }
+                        self.tell(Kind::MacMoved, Some(to), message);
+                    }
+                }
+                Event::PortFailed { port, errno } => {
+                    self.port_failed(port, errno, now);
+                    failed = true;
+                }
+                Event::SendFailed { port, errno } => {
+                    let message = format!(
+                        "sending to {} fails: {}",
+                        self.port_name(port),
+                        std::io::Error::from_raw_os_error(errno)
+                    );
+                    self.tell(Kind::SendFailed, Some(port), message);
+                }
+            }
+        }
+        if failed {
+            self.reconcile(now);
+        }
+    }
+
+    fn tell(&self, kind: Kind, port: Option<PortId>, message: String) {
+        let port = port.map(|port| self.port_name(port));
+        self.tell_of(kind, port.as_deref(), message);
+    }
+
+    fn tell_of(&self, kind: Kind, port: Option<&str>, message: String) {
+        match kind {
+            Kind::PortDown | Kind::SendFailed | Kind::ApplyFailed => tracing::warn!("{message}"),
+            Kind::MacMoved => tracing::debug!("{message}"),
+            _ => tracing::info!("{message}"),
+        }
+        self.events.push(kind, port, message);
+    }
+
+    /// The name of a port, or its number if it is gone.
+    pub fn port_name(&self, id: PortId) -> String {
+        match self.registry.port_name(id) {
+            Some(name) => name.as_str().to_owned(),
+            None => format!("port number {}", id.get()),
+        }
+    }
+
+    /// Compiles the configuration in force with the state of its ports, and gives it to the workers.
+    /// `queues` are those of ports that are new to the datapath.
+    fn publish(&mut self, queues: Vec<(String, ports::Queues)>) {
+        self.snapshots += 1;
+        let ports = &self.ports;
+        let up = |name: &str| ports.get(name).is_some_and(Runtime::is_up);
+        let snapshot = compile(&self.config, self.snapshots, &mut self.registry, &up);
+        for (name, queues) in queues {
+            if let Some(id) = self.registry.port_id(&name) {
+                self.datapath.attach(id, queues);
+            }
+        }
+        self.datapath.publish(Arc::new(snapshot));
+        for gone in self.registry.settle() {
+            self.datapath.detach(gone);
+            self.datapath.reset_stats(gone);
+            self.registry.release(gone);
+        }
+    }
+
+    /// Gives everything back as it was found. The store keeps the configuration for the next start.
+    pub fn stop(&mut self) {
+        self.tell_of(Kind::Stop, None, "vswitchd stops".to_owned());
+        if self.pending.is_some() {
+            tracing::warn!(
+                "generation {} was not confirmed; the next start takes up the one before",
+                self.generation
+            );
+        }
+        self.config = Arc::new(ValidConfig::empty());
+        self.ports.clear();
+        self.publish(Vec::new());
+        self.host.restore_all();
+    }
+}
+
+/// Keeps a storm of MAC moves from washing everything else out of the event log.
+#[derive(Debug, Default)]
+struct MoveLog {
+    window: Option<Instant>,
+    listed: u32,
+    unlisted: u64,
+}
+
+impl MoveLog {
+    /// Whether a move is to be listed, and how many were not before it.
+    fn listed(&mut self, now: Instant) -> Option<u64> {
+        if self.window.is_none_or(|start| now.duration_since(start) >= MOVE_WINDOW) {
+            self.window = Some(now);
+            self.listed = 0;
+        }
+        if self.listed == MOVES_LISTED {
+            self.unlisted += 1;
+            return None;
+        }
+        self.listed += 1;
+        Some(std::mem::take(&mut self.unlisted))
+    }
+}

@@ -1,0 +1,356 @@
+//! The devices behind ports: opened, watched, closed and opened again.
+//!
+//! A `device` port is attached while its netdev is there and set up; when the netdev goes, comes back or changes its
+//! name, netlink says so and [`Daemon::reconcile`] follows. A TAP may live in a namespace that netlink doesn't see: it
+//! is attached when it is opened, until a worker finds it broken. What cannot be opened is tried again after
+//! [`delay`], which grows so that a device that flaps costs little; for a netdev that is not there nothing is tried,
+//! because netlink tells when it comes.
+
+use std::time::Duration;
+
+use datapath::io::{self, OpenError, PacketSpec, TapSpec};
+use switch_core::id::PortId;
+use tokio::time::Instant;
+
+use super::Daemon;
+use crate::config::validate::{Attachment, EffectivePort, EffectiveSwitch};
+use crate::events::Kind;
+
+/// The queues of a port that was opened, one per worker.
+pub type Queues = Vec<Box<dyn io::Queue>>;
+
+/// A device that has failed again within this time has not recovered.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// The longest time between two attempts to open a device.
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+/// What to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceSpec {
+    /// A TAP of the switch's own.
+    Tap(TapSpec),
+    /// An existing netdev.
+    Packet(PacketSpec),
+}
+
+impl DeviceSpec {
+    /// The device of a port.
+    pub fn of(port: &EffectivePort, switch: &EffectiveSwitch, workers: usize) -> Self {
+        match &port.attachment {
+            Attachment::Tap {
+                device,
+                netns,
+                persistent,
+                offloads,
+            } => Self::Tap(TapSpec {
+                name: device.as_str().to_owned(),
+                netns: netns.as_ref().map(|netns| netns.as_str().to_owned()),
+                mtu: switch.mtu,
+                mac: port.mac,
+                persistent: *persistent,
+                offloads: *offloads,
+                queues: workers,
+            }),
+            Attachment::Device {
+                device,
+                driver: _,
+                offloads,
+            } => Self::Packet(PacketSpec {
+                device: device.as_str().to_owned(),
+                offloads: *offloads,
+                queues: workers,
+            }),
+        }
+    }
+
+    /// Where the netdev is and what it is called; no two ports may have the same at a time.
+    pub fn netdev(&self) -> (Option<&str>, &str) {
+        match self {
+            Self::Tap(tap) => (tap.netns.as_deref(), &tap.name),
+            Self::Packet(packet) => (None, &packet.device),
+        }
+    }
+}
+
+/// Opens devices; the kernel's, but for tests.
+pub trait Opener: Send {
+    /// One queue per worker.
+    fn open(&self, spec: &DeviceSpec) -> Result<Queues, OpenError>;
+}
+
+/// Opens the kernel's devices.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel;
+
+impl Opener for Kernel {
+    fn open(&self, spec: &DeviceSpec) -> Result<Queues, OpenError> {
+        match spec {
+            DeviceSpec::Tap(spec) => io::open_tap(spec),
+            DeviceSpec::Packet(spec) => io::open_packet(spec),
+        }
+    }
+}
+
+/// How long to wait after so many failures in a row before opening again.
+fn delay(failures: u32) -> Duration {
+    if failures <= 1 {
+        Duration::ZERO
+    } else {
+        Duration::from_secs(1 << (failures - 2).min(5)).min(LONGEST_DELAY)
+    }
+}
+
+/// What is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Attached {
+    /// Index of the netdev, where netlink sees it.
+    index: Option<u32>,
+    since: Instant,
+}
+
+/// The device of a port as it is now.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    pub(super) spec: DeviceSpec,
+    enabled: bool,
+    attached: Option<Attached>,
+    /// Why it carries nothing; `None`: it is up.
+    trouble: Option<String>,
+    failures: u32,
+    retry_at: Option<Instant>,
+}
+
+impl Runtime {
+    /// A port whose device is yet to be opened.
+    pub(super) fn new(spec: DeviceSpec) -> Self {
+        Self {
+            spec,
+            enabled: true,
+            attached: None,
+            trouble: None,
+            failures: 0,
+            retry_at: None,
+        }
+    }
+
+    /// Whether frames can be sent to it.
+    pub fn is_up(&self) -> bool {
+        self.attached.is_some() && self.trouble.is_none()
+    }
+
+    /// Why it carries nothing, and what to do.
+    pub fn reason(&self) -> Option<String> {
+        if !self.enabled {
+            return Some("disabled in the configuration (`enabled: false`)".to_owned());
+        }
+        self.trouble.clone()
+    }
+
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    pub(super) fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    fn refused(&mut self, error: &OpenError, now: Instant) {
+        self.attached = None;
+        self.trouble = Some(error.to_string());
+        self.failures = self.failures.saturating_add(1);
+        // Netlink tells when a missing netdev comes. A first refusal is not tried again at once.
+        let missing = matches!(
+            (error, &self.spec),
+            (OpenError::Missing { .. }, DeviceSpec::Packet(_))
+        );
+        self.retry_at = (!missing).then(|| now + delay(self.failures + 1));
+    }
+
+    fn opened(&mut self, index: Option<u32>, now: Instant) {
+        self.attached = Some(Attached { index, since: now });
+        self.trouble = None;
+        self.retry_at = None;
+    }
+}
+
+/// What a port needs.
+#[derive(Debug, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    Open,
+    Close,
+}
+
+impl Daemon {
+    /// What the port's netdev, as netlink sees it, asks for; and why the port carries nothing.
+    fn judge(&self, runtime: &Runtime, now: Instant) -> (Need, Option<String>) {
+        let due = runtime.retry_at.is_none_or(|at| at <= now);
+        match &runtime.spec {
+            DeviceSpec::Packet(spec) => {
+                let name = &spec.device;
+                let close = if runtime.attached.is_some() {
+                    Need::Close
+                } else {
+                    Need::Nothing
+                };
+                match self.links.named(name) {
+                    None => (close, Some(OpenError::Missing { device: name.clone() }.to_string())),
+                    Some(link) if !link.up => (close, link.trouble()),
+                    Some(link) => match runtime.attached {
+                        Some(attached) if attached.index == Some(link.index) => {
+                            (Need::Nothing, link.trouble())
+                        }
+                        None if !due => (Need::Nothing, runtime.trouble.clone()),
+                        _ => (Need::Open, link.trouble()),
+                    },
+                }
+            }
+            DeviceSpec::Tap(spec) => {
+                if runtime.attached.is_none() {
+                    let need = if due { Need::Open } else { Need::Nothing };
+                    return (need, runtime.trouble.clone());
+                }
+                (Need::Nothing, self.tap_trouble(spec))
+            }
+        }
+    }
+
+    /// A TAP that is still in the daemon's namespace may be down; elsewhere it is its user's affair.
+    fn tap_trouble(&self, spec: &TapSpec) -> Option<String> {
+        let link = match spec.netns {
+            None => self.links.named(&spec.name),
+            Some(_) => None,
+        };
+        link.filter(|link| !link.up).and_then(|link| link.trouble())
+    }
+
+    /// Opens the device of a port that is not attached. The queues are not the workers' yet.
+    pub(super) fn open(&self, runtime: &mut Runtime, now: Instant) -> Option<Queues> {
+        let link = match &runtime.spec {
+            DeviceSpec::Packet(spec) => self.links.named(&spec.device).cloned(),
+            DeviceSpec::Tap(_) => None,
+        };
+        if let (DeviceSpec::Packet(_), Some(link)) = (&runtime.spec, &link)
+            && !link.up
+        {
+            runtime.trouble = link.trouble();
+            return None;
+        }
+        match self.opener.open(&runtime.spec) {
+            Ok(queues) => {
+                runtime.opened(link.as_ref().map(|link| link.index), now);
+                runtime.trouble = match &runtime.spec {
+                    DeviceSpec::Packet(_) => link.and_then(|link| link.trouble()),
+                    DeviceSpec::Tap(spec) => self.tap_trouble(spec),
+                };
+                Some(queues)
+            }
+            Err(error) => {
+                runtime.refused(&error, now);
+                None
+            }
+        }
+    }
+
+    /// Brings every port to the state that its device allows, and publishes if that changed anything.
+    pub(super) fn reconcile(&mut self, now: Instant) {
+        let mut attach = Vec::new();
+        let mut changed = false;
+        let names: Vec<String> = self.ports.keys().cloned().collect();
+        for name in names {
+            let Some(mut runtime) = self.ports.remove(&name) else {
+                continue;
+            };
+            let before = (runtime.is_up(), runtime.reason());
+            let (need, trouble) = self.judge(&runtime, now);
+            match need {
+                Need::Nothing => runtime.trouble = trouble,
+                Need::Close => {
+                    self.detach(&name, &mut runtime);
+                    runtime.trouble = trouble;
+                    runtime.retry_at = None;
+                    changed = true;
+                }
+                Need::Open => {
+                    if runtime.attached.is_some() {
+                        self.detach(&name, &mut runtime);
+                        changed = true;
+                    }
+                    if let Some(queues) = self.open(&mut runtime, now) {
+                        self.host.take(&runtime.spec, &self.links);
+                        attach.push((name.clone(), queues));
+                    }
+                }
+            }
+            let after = (runtime.is_up(), runtime.reason());
+            self.ports.insert(name.clone(), runtime);
+            if before != after {
+                changed |= before.0 != after.0;
+                self.tell_state(&name);
+            }
+        }
+        if changed || !attach.is_empty() {
+            self.publish(attach);
+        }
+        self.wake.notify_one();
+    }
+
+    /// Says in the event log how a port is.
+    pub(super) fn tell_state(&self, name: &str) {
+        let Some(runtime) = self.ports.get(name) else {
+            return;
+        };
+        if runtime.is_up() {
+            self.tell_of(Kind::PortUp, Some(name), format!("port {name} is up"));
+        } else {
+            let reason = runtime
+                .reason()
+                .unwrap_or_else(|| "its device is not open".to_owned());
+            self.tell_of(Kind::PortDown, Some(name), format!("port {name} is down: {reason}"));
+        }
+    }
+
+    /// Takes the queues of a port away from the workers.
+    pub(super) fn detach(&mut self, name: &str, runtime: &mut Runtime) {
+        runtime.attached = None;
+        self.host.give_back(&runtime.spec);
+        if let Some(id) = self.registry.port_id(name) {
+            self.datapath.detach(id);
+        }
+    }
+
+    /// A worker found the device of a port gone or broken.
+    pub(super) fn port_failed(&mut self, id: PortId, errno: i32, now: Instant) {
+        let name = self.port_name(id);
+        let Some(mut runtime) = self.ports.remove(&name) else {
+            return;
+        };
+        if let Some(attached) = runtime.attached {
+            if now.duration_since(attached.since) > STABLE {
+                runtime.failures = 0;
+            }
+            runtime.failures = runtime.failures.saturating_add(1);
+            self.detach(&name, &mut runtime);
+            let (_, device) = runtime.spec.netdev();
+            runtime.trouble = Some(format!(
+                "device {device} failed: {}; it is opened again",
+                std::io::Error::from_raw_os_error(errno)
+            ));
+            runtime.retry_at = Some(now + delay(runtime.failures));
+        }
+        self.ports.insert(name.clone(), runtime);
+        self.tell_state(&name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failure_is_followed_at_once_and_then_ever_later() {
+        let delays: Vec<u64> = (1..=8).map(|failures| delay(failures).as_secs()).collect();
+        assert_eq!(delays, [0, 1, 2, 4, 8, 16, 30, 30]);
+    }
+}

@@ -1,0 +1,326 @@
+//! The start, the tasks and the end of `vswitchd`.
+//!
+//! Threads: the datapath's workers, and one for everything here (a tokio runtime of one thread). Tasks of that thread:
+//! the API, Prometheus, netlink, the workers' events, deadlines, signals. If one of them ends or panics the daemon
+//! stops in good order with an error, so that whoever supervises it starts it again; a panic while one request is
+//! answered costs that connection.
+
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datapath::{Datapath, StartError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::api::auth::Authority;
+use crate::api::handlers::App;
+use crate::api::model::Problem;
+use crate::api::routes;
+use crate::api::server::{ListenError, Socket, listen_tcp, serve_tcp};
+use crate::config::{ValidConfig, text};
+use crate::daemon::{ConfigFile, Daemon, Failure, HostSettings, Kernel, Parts, Shared};
+use crate::events::{EventLog, Kind};
+use crate::links::{LinkError, Monitor};
+use crate::metrics::Metrics;
+use crate::store::{Store, StoreError};
+
+/// What `vswitchd` was told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// The file was named by the administrator, so it must be there.
+    pub config_named: bool,
+    /// The state directory.
+    pub state: PathBuf,
+    /// The API's socket.
+    pub socket: PathBuf,
+    /// Its permissions.
+    pub socket_mode: u32,
+    /// Where Prometheus asks; `None`: nowhere.
+    pub metrics: Option<String>,
+}
+
+/// Why the daemon does not start, or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The file cannot be read.
+    #[error("the configuration {} cannot be read: {source}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The file has errors.
+    #[error("{} has {} error(s); nothing was changed", .path.display(), .problems.len())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Its text.
+        text: String,
+        /// All errors.
+        problems: Vec<Problem>,
+    },
+    /// The stored configuration is not right for this version.
+    #[error(
+        "generation {generation} in the store has {} error(s), the first being {}: {}; give a right configuration with --config, or move {} away to begin without history",
+        .problems.len(), .problems[0].path, .problems[0].message, .path.display()
+    )]
+    Stored {
+        /// Which.
+        generation: u64,
+        /// The store.
+        path: PathBuf,
+        /// All errors; at least one.
+        problems: Vec<Problem>,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The sockets.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The workers.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Netlink.
+    #[error(transparent)]
+    Links(#[from] LinkError),
+    /// The first apply.
+    #[error(transparent)]
+    Apply(#[from] Failure),
+    /// Signals cannot be caught.
+    #[error("signals cannot be caught: {0}")]
+    Signals(#[source] io::Error),
+    /// The metrics cannot be made.
+    #[error("the metrics cannot be made: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A task ended that must not.
+    #[error("an inner part of vswitchd has failed ({0}); the configuration is kept for the next start")]
+    Task(String),
+}
+
+/// What the start takes up.
+struct Choice {
+    /// What the store has, if anything.
+    stored: Option<(ValidConfig, u64)>,
+    /// What the file says, if it counts.
+    file: Option<ValidConfig>,
+}
+
+/// Reads the file; `None` if it is not there and need not be.
+fn read_file(settings: &Settings, file: &ConfigFile) -> Result<Option<String>, RunError> {
+    match file.read() {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !settings.config_named => Ok(None),
+        Err(source) => Err(RunError::File {
+            path: settings.config.clone(),
+            source,
+        }),
+    }
+}
+
+/// Reads and validates the text of a configuration file.
+pub fn load_file(path: &Path, text: String) -> Result<ValidConfig, RunError> {
+    text::load(&text).map_err(|problems| RunError::Config {
+        path: path.to_owned(),
+        text,
+        problems,
+    })
+}
+
+fn choose(settings: &Settings, file: &ConfigFile, store: &Store) -> Result<Choice, RunError> {
+    let said = match read_file(settings, file)? {
+        Some(text) => Some(load_file(&settings.config, text)?),
+        None => None,
+    };
+    let Some(current) = store.current()? else {
+        return Ok(Choice {
+            stored: None,
+            file: said,
+        });
+    };
+    let generation = current.summary.generation;
+    let changed = said.filter(|config| file.has_changed(config));
+    match text::load_value(&current.config) {
+        Ok(stored) => Ok(Choice {
+            stored: Some((stored, generation)),
+            file: changed,
+        }),
+        // A file that counts replaces what this version can't read.
+        Err(_) if changed.is_some() => Ok(Choice {
+            stored: None,
+            file: changed,
+        }),
+        Err(problems) => Err(RunError::Stored {
+            generation,
+            path: settings.state.clone(),
+            problems,
+        }),
+    }
+}
+
+/// Unknown to guests, another at each start.
+fn seed() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// Runs until a signal or an error ends it.
+pub async fn run(settings: Settings) -> Result<(), RunError> {
+    let mut signals = Signals::new().map_err(RunError::Signals)?;
+    let store = Store::open(&settings.state)?;
+    let file = ConfigFile::new(&settings.config, &settings.state);
+    let choice = choose(&settings, &file, &store)?;
+    let authority = Authority::of_host();
+    let socket = Socket::bind(&settings.socket, settings.socket_mode, &authority)?;
+    let tcp = match &settings.metrics {
+        Some(address) => Some(listen_tcp(address).await?),
+        None => None,
+    };
+    let (monitor, links) = Monitor::start().await?;
+
+    let happened = Arc::new(Notify::new());
+    let in_force = choice
+        .file
+        .as_ref()
+        .or(choice.stored.as_ref().map(|(config, _)| config));
+    let workers = in_force.map_or_else(
+        || ValidConfig::empty().workers().clone(),
+        |config| config.workers().clone(),
+    );
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let datapath = Datapath::start(&workers.options(cores), {
+        let happened = Arc::clone(&happened);
+        Box::new(move || happened.notify_one())
+    })?;
+    let events = Arc::new(EventLog::default());
+    let mut daemon = Daemon::new(Parts {
+        datapath: Arc::new(datapath),
+        opener: Box::new(Kernel),
+        store,
+        events: Arc::clone(&events),
+        links,
+        host: HostSettings::recover(&settings.state),
+        file: Some(file),
+        workers,
+        seed: seed(),
+    });
+    events.push(Kind::Start, None, "vswitchd has started".to_owned());
+    daemon.start(choice.stored, choice.file)?;
+    let daemon = Shared::new(daemon);
+
+    let metrics = Metrics::new(Box::new({
+        let daemon = daemon.clone();
+        move || daemon.lock().sample()
+    }))?;
+    let app = App {
+        daemon: daemon.clone(),
+        events,
+        metrics: Arc::new(metrics),
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve(socket, app.clone(), authority));
+    if let Some(tcp) = tcp {
+        tasks.spawn(async move {
+            serve_tcp(tcp, routes::metrics_router(app)).await;
+            "the listener for Prometheus ended".to_owned()
+        });
+    }
+    tasks.spawn(watch_links(monitor, daemon.clone()));
+    tasks.spawn(watch_workers(happened, daemon.clone()));
+    tasks.spawn(keep_deadlines(daemon.clone()));
+    notify_supervisor(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(socket = %settings.socket.display(), "ready");
+
+    let result = loop {
+        tokio::select! {
+            ended = tasks.join_next() => break Err(RunError::Task(match ended {
+                Some(Ok(why)) => why,
+                Some(Err(error)) => error.to_string(),
+                None => "no task is left".to_owned(),
+            })),
+            signal = signals.next() => match signal {
+                Asked::Stop => break Ok(()),
+                Asked::Reload => daemon.lock().reload(),
+            },
+        }
+    };
+    notify_supervisor(&[sd_notify::NotifyState::Stopping]);
+    // The API ends first: its socket goes, and nobody changes anything any more.
+    tasks.shutdown().await;
+    daemon.lock().stop();
+    result
+}
+
+async fn serve(socket: Socket, app: App, authority: Authority) -> String {
+    socket.serve(routes::router(app), authority).await;
+    "the API's listener ended".to_owned()
+}
+
+async fn watch_links(mut monitor: Monitor, daemon: Shared) -> String {
+    loop {
+        match monitor.next().await {
+            Ok(Some(change)) => daemon.lock().links_changed(change),
+            Ok(None) => return "netlink was closed".to_owned(),
+            Err(error) => return error.to_string(),
+        }
+    }
+}
+
+async fn watch_workers(happened: Arc<Notify>, daemon: Shared) -> String {
+    loop {
+        happened.notified().await;
+        daemon.lock().take_events();
+    }
+}
+
+async fn keep_deadlines(daemon: Shared) -> String {
+    let wake = Arc::clone(daemon.lock().wake());
+    loop {
+        let deadline = daemon.lock().deadline();
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline) => daemon.lock().tick(),
+            () = wake.notified() => {}
+        }
+    }
+}
+
+fn notify_supervisor(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("the supervisor was not told: {error}");
+    }
+}
+
+/// What a signal asks for.
+enum Asked {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+}
