@@ -65,7 +65,10 @@ struct Place {
 #[derive(Debug)]
 struct Table {
     fdb: Arc<Fdb>,
+    /// The configuration's entries.
     statics: HashMap<(Vid, MacAddr), PortId>,
+    /// The table is another than the one that `statics` were put into.
+    resized: bool,
 }
 
 impl Registry {
@@ -155,7 +158,7 @@ impl Registry {
                     id
                 }
                 (None, None) => panic!(
-                    "a valid configuration has no more ports than there are ids, and the ids of those that went are released"
+                    "a valid configuration has at most half as many ports as there are ids, and those that went are released"
                 ),
             },
         };
@@ -265,9 +268,11 @@ impl Registry {
             let table = self.switches.entry(switch.name.clone()).or_insert_with(|| Table {
                 fdb: Arc::new(Fdb::new(switch.mac_table_size, seed)),
                 statics: HashMap::new(),
+                resized: false,
             });
             if table.fdb.capacity() != switch.mac_table_size {
                 table.fdb = Arc::new(table.fdb.resized(switch.mac_table_size));
+                table.resized = true;
             }
             switches.push(snapshot::Switch {
                 mtu: switch.mtu,
@@ -336,12 +341,13 @@ impl Registry {
             }
         }
         for (entry, port) in &wanted {
-            if table.statics.get(entry) != Some(port)
+            if (table.resized || table.statics.get(entry) != Some(port))
                 && let Err(full) = table.fdb.insert_static(entry.0, entry.1, *port)
             {
                 tracing::error!(%switch, mac = %entry.1, vlan = %entry.0, "static entry left out: {full}");
             }
         }
         table.statics = wanted;
+        table.resized = false;
     }
 }

@@ -40,7 +40,8 @@ pub(super) fn read<T: DeserializeOwned>(tree: &mut Tree, errors: &mut Vec<TreeEr
             slot: None,
         });
         if let What::Missing(key) = fault.what {
-            let known = tree.has_pruned(site.node, key);
+            let known = tree.has_pruned(site.node, key)
+                || alternative(key).is_some_and(|(other, _)| tree.has_pruned(site.node, other));
             if !known {
                 errors.push(describe(&What::Missing(key), &site));
             }
@@ -132,12 +133,20 @@ fn describe(what: &What, site: &Site) -> TreeError {
             format!("unknown value `{}`", excerpt(word)),
             suggest(word, "known values", known.iter().copied()),
         ),
+        What::Missing(key) if let Some((other, help)) = alternative(key) => {
+            error(format!("`{key}` or `{other}` is missing"), Some(help.to_owned()))
+        }
         What::Missing(key) => error(
             format!("`{key}` is missing"),
             (*key == "version").then(|| "write `version: 1`".to_owned()),
         ),
         What::Other(message, help) => error(message.clone(), help.clone()),
     }
+}
+
+/// The key that may stand in the place of a required one, and what to do where neither is there.
+fn alternative(key: &str) -> Option<(&'static str, &'static str)> {
+    (key == "trunk").then_some(("dot1q-tunnel", "a port in one VLAN is written `vlan: 100`"))
 }
 
 /// Values that later versions will know.

@@ -241,27 +241,23 @@ enum EtherTypeName {
     Dot1Ad,
 }
 
-impl TryFrom<VlanMap> for Vlan {
-    type Error = &'static str;
-
-    fn try_from(map: VlanMap) -> Result<Self, Self::Error> {
-        match (map.trunk, map.dot1q_tunnel) {
-            (Some(_), Some(_)) => Err("`trunk` and `dot1q-tunnel` exclude each other"),
-            (Some(vlans), None) => Ok(Self::Trunk {
+impl VlanMap {
+    fn vlan<E: serde::de::Error>(self) -> Result<Vlan, E> {
+        match (self.trunk, self.dot1q_tunnel) {
+            (Some(_), Some(_)) => Err(E::custom("`trunk` and `dot1q-tunnel` exclude each other")),
+            (Some(vlans), None) => Ok(Vlan::Trunk {
                 vlans,
-                native: map.native,
-                ethertype: map.ethertype,
+                native: self.native,
+                ethertype: self.ethertype,
             }),
-            (None, Some(_)) if map.native.is_some() => {
-                Err("`native` belongs to a `trunk`, not to a `dot1q-tunnel`")
-            }
-            (None, Some(_)) if map.ethertype.is_some() => {
-                Err("`ethertype` belongs to a `trunk`; a `dot1q-tunnel` is always 802.1ad outside")
-            }
-            (None, Some(vlan)) => Ok(Self::Tunnel(vlan)),
-            (None, None) => {
-                Err("`trunk` or `dot1q-tunnel` is missing; a port in one VLAN is written `vlan: 100`")
-            }
+            (None, Some(_)) if self.native.is_some() => Err(E::custom(
+                "`native` belongs to a `trunk`, not to a `dot1q-tunnel`",
+            )),
+            (None, Some(_)) if self.ethertype.is_some() => Err(E::custom(
+                "`ethertype` belongs to a `trunk`; a `dot1q-tunnel` is always 802.1ad outside",
+            )),
+            (None, Some(vlan)) => Ok(Vlan::Tunnel(vlan)),
+            (None, None) => Err(E::missing_field("trunk")),
         }
     }
 }
@@ -324,9 +320,7 @@ impl<'de> Deserialize<'de> for Vlan {
             }
 
             fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Vlan, A::Error> {
-                VlanMap::deserialize(serde::de::value::MapAccessDeserializer::new(map))?
-                    .try_into()
-                    .map_err(serde::de::Error::custom)
+                VlanMap::deserialize(serde::de::value::MapAccessDeserializer::new(map))?.vlan()
             }
         }
 
@@ -416,10 +410,11 @@ pub enum Overflow {
     deny_unknown_fields,
     expecting = "a map with the keys of a port"
 )]
+#[schemars(transform = require_port_group)]
 pub struct Port {
     /// Name of its port group. Required: only [`super::validate`] says so, so that what else is wrong with the port is found too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(required)]
+    #[schemars(with = "Name")]
     pub port_group: Option<Name>,
     /// Name of a TAP that the switch makes and owns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -464,6 +459,10 @@ pub struct Port {
     /// Overrides the group's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
+}
+
+fn require_port_group(schema: &mut schemars::Schema) {
+    schema.insert("required".to_owned(), serde_json::json!(["port-group"]));
 }
 
 impl Port {

@@ -68,9 +68,9 @@ impl fmt::Display for Path {
                             .chars()
                             .all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | ':' | '@' | '+'));
                     if plain {
-                        f.write_str(key)?
+                        f.write_str(key)?;
                     } else {
-                        write!(f, "{key:?}")?
+                        write!(f, "{key:?}")?;
                     }
                 }
                 Segment::Index(index) => write!(f, "[{index}]")?,

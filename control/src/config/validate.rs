@@ -3,7 +3,7 @@
 //!
 //! Invariants of a [`ValidConfig`], on which [`super::compile()`] relies: a port's group exists; port names are unique across the
 //! switches; no netdev belongs to two ports; a static entry's VLAN is carried by its port and its address belongs to no other
-//! port in that VLAN; a MAC table has room for its static entries; there are at most [`PortId::COUNT`] ports.
+//! port in that VLAN; a MAC table has room for its static entries; there are at most [`MAX_PORTS`] ports.
 
 use std::collections::HashMap;
 
@@ -23,6 +23,9 @@ use super::units::{Name, NetdevName, Netns, WorkerCount};
 
 /// The most switches a configuration may have.
 pub const MAX_SWITCHES: usize = 1024;
+
+/// The most ports a configuration may have: so many that all can be replaced by others at once, each with an id of its own.
+pub const MAX_PORTS: usize = PortId::COUNT / 2;
 
 /// One error in a configuration: what, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -458,14 +461,14 @@ impl Config {
             let effective = effective_switch(name, switch);
             let own = check.ports(index, switch, &effective, &path);
             check.statics(&own, &effective, &path);
-            ports.extend(own.into_iter().map(|(_, port)| port));
+            ports.extend(own.into_iter().map(|own| own.port));
             switches.push(effective);
         }
         let count: usize = self.switches.values().map(|switch| switch.ports.len()).sum();
-        if count > PortId::COUNT {
+        if count > MAX_PORTS {
             check.errors.push(ConfigError::new(
                 root.key("switches"),
-                format!("{count} ports: at most {} are allowed", PortId::COUNT),
+                format!("{count} ports: at most {MAX_PORTS} are allowed"),
             ));
         }
         if check.errors.is_empty() {
@@ -498,6 +501,14 @@ fn effective_switch(name: &Name, switch: &Switch) -> EffectiveSwitch {
             })
             .collect(),
     }
+}
+
+/// A port without an error of its own.
+struct Checked {
+    path: Path,
+    port: EffectivePort,
+    /// Of each static entry that is right: its position in the file.
+    static_at: Vec<usize>,
 }
 
 /// What was found so far, across the switches.
@@ -550,14 +561,14 @@ impl Check {
         }
     }
 
-    /// The ports of one switch that have no error of their own, each with its path.
+    /// The ports of one switch whose group and device are known.
     fn ports(
         &mut self,
         index: usize,
         switch: &Switch,
         effective: &EffectiveSwitch,
         path: &Path,
-    ) -> Vec<(Path, EffectivePort)> {
+    ) -> Vec<Checked> {
         let groups: HashMap<&str, &EffectiveGroup> = effective
             .groups
             .iter()
@@ -590,10 +601,11 @@ impl Check {
                 port.mac_limit,
                 port.isolated,
             );
-            let static_macs = self.static_macs(port, &rules, &path);
-            ports.push((
+            let (static_at, static_macs) = self.static_macs(port, &rules, &path).into_iter().unzip();
+            ports.push(Checked {
                 path,
-                EffectivePort {
+                static_at,
+                port: EffectivePort {
                     name: name.clone(),
                     switch: index,
                     group: group.name.clone(),
@@ -603,7 +615,7 @@ impl Check {
                     rules,
                     static_macs,
                 },
-            ));
+            });
         }
         ports
     }
@@ -696,7 +708,8 @@ impl Check {
         Some(attachment)
     }
 
-    fn static_macs(&mut self, port: &Port, rules: &Rules, path: &Path) -> Vec<(Vid, MacAddr)> {
+    /// The static entries of a port that are right, each with its position.
+    fn static_macs(&mut self, port: &Port, rules: &Rules, path: &Path) -> Vec<(usize, (Vid, MacAddr))> {
         let policy = rules.vlan_policy();
         let mut macs = Vec::with_capacity(port.static_macs.len());
         for (i, entry) in port.static_macs.iter().enumerate() {
@@ -720,20 +733,25 @@ impl Check {
                 self.error(&path.key("vlan"), message);
                 continue;
             }
-            macs.push((vid, entry.mac.get()));
+            macs.push((i, (vid, entry.mac.get())));
         }
         macs
     }
 
     /// Static entries of one switch against each other and against the size of its MAC table.
-    fn statics(&mut self, ports: &[(Path, EffectivePort)], switch: &EffectiveSwitch, path: &Path) {
+    fn statics(&mut self, ports: &[Checked], switch: &EffectiveSwitch, path: &Path) {
         let mut owners: HashMap<(Vid, MacAddr), &Path> = HashMap::new();
-        for (path, port) in ports {
-            for (i, entry) in port.static_macs.iter().enumerate() {
+        for Checked {
+            path,
+            port,
+            static_at,
+        } in ports
+        {
+            for (i, entry) in static_at.iter().zip(&port.static_macs) {
                 if let Some(first) = owners.insert(*entry, path) {
                     let (vid, mac) = entry;
                     let message = format!("{mac} in VLAN {vid} is already a static entry of {first}");
-                    self.error(&path.key("static-macs").index(i), message);
+                    self.error(&path.key("static-macs").index(*i), message);
                 }
             }
         }
