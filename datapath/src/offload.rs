@@ -35,6 +35,7 @@ mod field {
     pub const TCP_PSH: u8 = 0x08;
     pub const TCP_CWR: u8 = 0x80;
     pub const TCP_CHECKSUM: usize = 16;
+    pub const UDP_LEN: usize = 8;
     pub const UDP_LENGTH: usize = 4;
     pub const UDP_CHECKSUM: usize = 6;
     pub const SCTP_CHECKSUM: usize = 8;
@@ -119,20 +120,75 @@ pub fn mend_joined(header: &[u8; VIRTIO_NET_HDR_LEN], frame: &mut [u8]) -> Resul
     Ok(offload)
 }
 
-/// Cuts a super-frame into the frames that it becomes on a wire, one at a time (TSO, USO).
+/// Cuts a super-frame into the frames that it becomes on a wire, one at a time (TSO, USO), also within a tunnel.
 ///
 /// As the kernel does it: the IPv4 identification counts up; FIN and PSH stay on the last segment, CWR on the first.
 #[derive(Clone, Debug)]
 pub struct Segmenter<'a> {
     frame: &'a [u8],
     gso: Gso,
-    ipv4: bool,
-    /// Start of the IP header.
-    network: usize,
-    /// Start of the TCP or UDP header.
-    transport: usize,
+    /// The headers that it is cut by.
+    headers: Headers,
+    /// The cut packet is TCP, else UDP.
+    tcp: bool,
+    /// The headers around a tunnel.
+    outer: Option<Outer>,
     /// First octet of payload that is in no segment yet.
     next: usize,
+}
+
+/// Where an IP header and its transport header are.
+#[derive(Clone, Copy, Debug)]
+struct Headers {
+    ipv4: bool,
+    network: usize,
+    transport: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Outer {
+    headers: Headers,
+    /// The tunnel is one over UDP.
+    udp: bool,
+}
+
+impl Headers {
+    fn of(layers: &Layers) -> Option<Self> {
+        let ip = layers.ip?;
+        Some(Self {
+            ipv4: ip.version == 4,
+            network: layers.network,
+            transport: ip.transport,
+        })
+    }
+
+    /// Makes the IP header that of segment `index`, which has `len` octets as a frame.
+    #[inline]
+    fn finish_ip(&self, header: &mut [u8], len: usize, index: usize) {
+        let ip = &mut header[self.network..self.transport];
+        let len = len - self.network;
+        if self.ipv4 {
+            set_u16(ip, field::IPV4_LENGTH, len as u16);
+            let id = u16_at(ip, field::IPV4_ID).wrapping_add(index as u16);
+            set_u16(ip, field::IPV4_ID, id);
+            set_u16(ip, field::IPV4_CHECKSUM, 0);
+            let sum = Sum::of(ip).checksum();
+            set_u16(ip, field::IPV4_CHECKSUM, sum);
+        } else {
+            set_u16(ip, field::IPV6_LENGTH, (len - field::IPV6_LEN) as u16);
+        }
+    }
+
+    /// The checksum over the transport header, whose field holds the sum of the pseudo header with the length of the whole
+    /// super-frame of `whole` octets, and over `body`, for a segment of `len` octets.
+    #[inline]
+    fn checksum(&self, header: &[u8], body: Sum, whole: usize, len: usize) -> u16 {
+        Sum::of(&header[self.transport..])
+            .add(body)
+            .sub_u32((whole - self.transport) as u32)
+            .add_u32((len - self.transport) as u32)
+            .checksum()
+    }
 }
 
 impl<'a> Segmenter<'a> {
@@ -140,21 +196,37 @@ impl<'a> Segmenter<'a> {
     /// or not for this frame.
     pub fn new(frame: &'a [u8], offload: &Offload) -> Option<Self> {
         let gso = offload.gso?;
-        let layers = Layers::find(frame)?;
-        let ip = layers.ip?;
+        let tcp = !matches!(gso.kind, GsoKind::Udp | GsoKind::TunnelUdp);
+        let mut layers = Layers::find(frame)?;
+        let mut outer = None;
+        if gso.kind.is_tunnel() {
+            let Checksum::Partial { start, .. } = offload.checksum else {
+                return None;
+            };
+            let protocol = if tcp { protocol::TCP } else { protocol::UDP };
+            outer = Some(Outer {
+                headers: Headers::of(&layers)?,
+                udp: layers.ip?.protocol == protocol::UDP,
+            });
+            layers = layers.inner(frame, frame.len(), start.into(), protocol)?;
+        }
+        let headers = Headers::of(&layers)?;
         let header_len = usize::from(gso.header_len);
-        let minimum = match gso.kind {
-            GsoKind::Tcp4 | GsoKind::Tcp6 => field::TCP_CHECKSUM + 4,
-            GsoKind::Udp => field::UDP_CHECKSUM + 2,
+        let minimum = if tcp {
+            field::TCP_CHECKSUM + 4
+        } else {
+            field::UDP_LEN
         };
-        (ip.transport + minimum <= header_len && header_len < frame.len() && gso.size > 0).then_some(Self {
-            frame,
-            gso,
-            ipv4: ip.version == 4,
-            network: layers.network,
-            transport: ip.transport,
-            next: header_len,
-        })
+        (headers.transport + minimum <= header_len && header_len < frame.len() && gso.size > 0).then_some(
+            Self {
+                frame,
+                gso,
+                headers,
+                tcp,
+                outer,
+                next: header_len,
+            },
+        )
     }
 
     /// Writes the next segment to the front of `out` and returns its length; `None` after the last.
@@ -164,69 +236,66 @@ impl<'a> Segmenter<'a> {
     /// If `out` is shorter than the segment, which has at most [`Offload::wire_len`] octets.
     pub fn next_into(&mut self, out: &mut [u8]) -> Option<usize> {
         let header_len = usize::from(self.gso.header_len);
+        let size = usize::from(self.gso.size);
         let payload = self
             .frame
             .get(self.next..)
             .filter(|payload| !payload.is_empty())?;
         let before = self.next - header_len;
-        let first = before == 0;
-        let payload = &payload[..payload.len().min(usize::from(self.gso.size))];
+        let payload = &payload[..payload.len().min(size)];
         self.next += payload.len();
-        let last = self.next == self.frame.len();
+        let whole = self.frame.len();
+        let (first, last) = (before == 0, self.next == whole);
 
         let len = header_len + payload.len();
         let (header, body) = out[..len].split_at_mut(header_len);
         header.copy_from_slice(&self.frame[..header_len]);
         let body = Sum::of_copy(body, payload);
+        let index = before / size;
 
-        let (network, transport) = header.split_at_mut(self.transport);
-        let network = &mut network[self.network..];
-        if self.ipv4 {
-            set_u16(network, field::IPV4_LENGTH, (len - self.network) as u16);
-            let index = before / usize::from(self.gso.size);
-            let id = u16_at(network, field::IPV4_ID).wrapping_add(index as u16);
-            set_u16(network, field::IPV4_ID, id);
-            set_u16(network, field::IPV4_CHECKSUM, 0);
-            let sum = Sum::of(network).checksum();
-            set_u16(network, field::IPV4_CHECKSUM, sum);
+        self.headers.finish_ip(header, len, index);
+        let transport = &mut header[self.headers.transport..];
+        if self.tcp {
+            let bytes = &mut transport[field::TCP_SEQUENCE..][..4];
+            let sequence = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            bytes.copy_from_slice(&sequence.wrapping_add(before as u32).to_be_bytes());
+            if !last {
+                transport[field::TCP_FLAGS] &= !(field::TCP_FIN | field::TCP_PSH);
+            }
+            if !first {
+                transport[field::TCP_FLAGS] &= !field::TCP_CWR;
+            }
+            let sum = self.headers.checksum(header, body, whole, len);
+            set_u16(header, self.headers.transport + field::TCP_CHECKSUM, sum);
         } else {
-            set_u16(
-                network,
-                field::IPV6_LENGTH,
-                (len - self.network - field::IPV6_LEN) as u16,
-            );
+            finish_udp(&self.headers, header, body, whole, len);
         }
-
-        let place = match self.gso.kind {
-            GsoKind::Tcp4 | GsoKind::Tcp6 => {
-                let (bytes, _) = transport[field::TCP_SEQUENCE..].split_at_mut(4);
-                let sequence = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-                bytes.copy_from_slice(&sequence.wrapping_add(before as u32).to_be_bytes());
-                if !last {
-                    transport[field::TCP_FLAGS] &= !(field::TCP_FIN | field::TCP_PSH);
+        if let Some(outer) = self.outer {
+            outer.headers.finish_ip(header, len, index);
+            if outer.udp {
+                let start = outer.headers.transport;
+                if u16_at(header, start + field::UDP_CHECKSUM) != 0 {
+                    finish_udp(&outer.headers, header, body, whole, len);
+                } else {
+                    // A tunnel may do without a checksum (RFC 7348, section 5; RFC 6935).
+                    set_u16(header, start + field::UDP_LENGTH, (len - start) as u16);
                 }
-                if !first {
-                    transport[field::TCP_FLAGS] &= !field::TCP_CWR;
-                }
-                field::TCP_CHECKSUM
             }
-            GsoKind::Udp => {
-                set_u16(transport, field::UDP_LENGTH, (len - self.transport) as u16);
-                field::UDP_CHECKSUM
-            }
-        };
-        // The field holds the pseudo header's sum with the length of the whole.
-        let sum = Sum::of(transport)
-            .add(body)
-            .sub_u32((self.frame.len() - self.transport) as u32)
-            .add_u32((len - self.transport) as u32);
-        let sum = match sum.checksum() {
-            0 if place == field::UDP_CHECKSUM => u16::MAX,
-            sum => sum,
-        };
-        set_u16(transport, place, sum);
+        }
         Some(len)
     }
+}
+
+/// Makes the UDP header that of a segment.
+#[inline]
+fn finish_udp(headers: &Headers, header: &mut [u8], body: Sum, whole: usize, len: usize) {
+    let start = headers.transport;
+    set_u16(header, start + field::UDP_LENGTH, (len - start) as u16);
+    let sum = match headers.checksum(header, body, whole, len) {
+        0 => u16::MAX,
+        sum => sum,
+    };
+    set_u16(header, start + field::UDP_CHECKSUM, sum);
 }
 
 #[inline]

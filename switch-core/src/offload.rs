@@ -8,6 +8,9 @@
 //!   have it written over the addresses or ports by which policy has just decided.
 //! - A super-frame is a TCP or UDP packet of the kind it says, with a partial checksum, more payload than one segment
 //!   and segments that an IP packet can hold.
+//! - A super-frame in a tunnel is told from a plain one. The kernel gives these to a packet socket with nothing in the header
+//!   to tell them by but a checksum that starts further in, and cuts them wrongly if they are sent like that; so they
+//!   are always cut here.
 //!
 //! Octet order: `virtio_net_hdr_v1` is little endian. TAP and AF_PACKET use the host's order unless told otherwise, which is
 //! the same on every host that the switch is built for.
@@ -79,6 +82,29 @@ pub enum GsoKind {
     Tcp6,
     /// UDP over either (USO).
     Udp,
+    /// [`GsoKind::Tcp4`] within a tunnel: VXLAN, Geneve, GRE, IP in IP. Headers are all those up to the inner TCP header's end.
+    TunnelTcp4,
+    /// [`GsoKind::Tcp6`] within a tunnel.
+    TunnelTcp6,
+    /// [`GsoKind::Udp`] within a tunnel.
+    TunnelUdp,
+}
+
+impl GsoKind {
+    /// Whether the frame is cut by the headers within a tunnel.
+    #[inline]
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::TunnelTcp4 | Self::TunnelTcp6 | Self::TunnelUdp)
+    }
+
+    /// The same within a tunnel.
+    const fn tunnelled(self) -> Self {
+        match self {
+            Self::Tcp4 | Self::TunnelTcp4 => Self::TunnelTcp4,
+            Self::Tcp6 | Self::TunnelTcp6 => Self::TunnelTcp6,
+            Self::Udp | Self::TunnelUdp => Self::TunnelUdp,
+        }
+    }
 }
 
 /// A super-frame's segmentation.
@@ -233,9 +259,9 @@ impl Offload {
         }
         if let Some(gso) = self.gso {
             let kind = match gso.kind {
-                GsoKind::Tcp4 => field::GSO_TCPV4,
-                GsoKind::Tcp6 => field::GSO_TCPV6,
-                GsoKind::Udp => field::GSO_UDP_L4,
+                GsoKind::Tcp4 | GsoKind::TunnelTcp4 => field::GSO_TCPV4,
+                GsoKind::Tcp6 | GsoKind::TunnelTcp6 => field::GSO_TCPV6,
+                GsoKind::Udp | GsoKind::TunnelUdp => field::GSO_UDP_L4,
             };
             header[field::GSO_TYPE] = if gso.ecn { kind | field::GSO_ECN } else { kind };
             set_le16(&mut header, field::HDR_LEN, gso.header_len);
@@ -278,7 +304,7 @@ impl Offload {
 }
 
 impl Capabilities {
-    /// A port that takes every offload there is.
+    /// A port that takes every offload there is a header for.
     pub const ALL: Self = Self {
         checksum: true,
         tso4: true,
@@ -306,6 +332,7 @@ impl Capabilities {
                 GsoKind::Tcp4 => self.tso4,
                 GsoKind::Tcp6 => self.tso6,
                 GsoKind::Udp => self.uso,
+                GsoKind::TunnelTcp4 | GsoKind::TunnelTcp6 | GsoKind::TunnelUdp => false,
             },
         };
         checksum && gso
@@ -355,13 +382,22 @@ fn check_gso(
     layers: Layers,
     gso: Gso,
 ) -> Result<Option<Gso>, OffloadError> {
-    let ip = layers.ip.ok_or(OffloadError::GsoProtocol)?;
+    let outer = layers.ip.ok_or(OffloadError::GsoProtocol)?;
     let (version, proto) = match gso.kind {
-        GsoKind::Tcp4 => (4, protocol::TCP),
-        GsoKind::Tcp6 => (6, protocol::TCP),
-        GsoKind::Udp => (ip.version, protocol::UDP),
+        GsoKind::Tcp4 | GsoKind::TunnelTcp4 => (Some(4), protocol::TCP),
+        GsoKind::Tcp6 | GsoKind::TunnelTcp6 => (Some(6), protocol::TCP),
+        GsoKind::Udp | GsoKind::TunnelUdp => (None, protocol::UDP),
     };
-    if (ip.version, ip.protocol) != (version, proto) || usize::from(start) != ip.transport {
+    let start = usize::from(start);
+    let (ip, kind) = if start == outer.transport {
+        (outer, gso.kind)
+    } else {
+        let inner = layers
+            .inner(frame, len, start, proto)
+            .and_then(|layers| layers.ip);
+        (inner.ok_or(OffloadError::GsoProtocol)?, gso.kind.tunnelled())
+    };
+    if version.is_some_and(|version| version != ip.version) || ip.protocol != proto {
         return Err(OffloadError::GsoProtocol);
     }
     let transport = frame.get(ip.transport..).ok_or(OffloadError::GsoProtocol)?;
@@ -391,8 +427,9 @@ fn check_gso(
     }
     Ok(Some(Gso {
         header_len: u16::try_from(header).map_err(|_| OffloadError::GsoProtocol)?,
+        kind,
         ecn: gso.ecn && cwr,
-        ..gso
+        size: gso.size,
     }))
 }
 
@@ -607,6 +644,50 @@ mod tests {
         let mut fragment = udp4(100);
         fragment[20] |= 0x20;
         assert_eq!(decode(header(1, 0, 0, 34, 6), &fragment), place(34, 6));
+    }
+
+    /// The packet in `frame`, in a tunnel of `protocol` with the header `tunnel`.
+    fn within(protocol: u8, tunnel: &[u8], frame: &[u8]) -> Vec<u8> {
+        let packet = [tunnel, &frame[14..]].concat();
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([10, 1, 0, 1], [10, 1, 0, 2], 64)
+            .write(&mut frame, etherparse::IpNumber(protocol), &packet)
+            .unwrap();
+        frame
+    }
+
+    #[test]
+    fn super_frames_in_tunnels_are_known_by_their_inner_header() {
+        let inner = tcp4(5000);
+        let mut key = [0x20, 0, 8, 0, 0, 0, 0, 7];
+        for (protocol, tunnel) in [
+            (protocol::GRE, &[0, 0, 8, 0][..]),
+            (protocol::GRE, &key),
+            (protocol::IPV4, &[]),
+        ] {
+            let frame = within(protocol, tunnel, &inner);
+            let start = (34 + tunnel.len() + 20) as u16;
+            let offload = decode(header(1, 1, 1000, start, 16), &frame).unwrap();
+            let gso = offload.gso.unwrap();
+            assert_eq!((gso.kind, gso.header_len), (GsoKind::TunnelTcp4, start + 20));
+            assert!(!Capabilities::ALL.takes(&offload));
+            assert_eq!(decode(offload.encode(), &frame), Ok(offload));
+            for (gso_type, start) in [(4, start), (5, start), (1, start - 2), (1, start + 4)] {
+                let refused = decode(header(1, gso_type, 1000, start, 16), &frame);
+                assert_eq!(refused, Err(OffloadError::GsoProtocol));
+            }
+        }
+        // A sequence number is one per packet.
+        key[0] = 0x10;
+        let frame = within(protocol::GRE, &key, &inner);
+        let refused = decode(header(1, 1, 1000, 34 + 8 + 20, 16), &frame);
+        assert_eq!(refused, Err(OffloadError::GsoProtocol));
+        // An inner packet that ends elsewhere than the frame.
+        let mut frame = within(protocol::IPV4, &[], &inner);
+        frame.push(0);
+        let refused = decode(header(1, 1, 1000, 34 + 20, 16), &frame);
+        assert_eq!(refused, Err(OffloadError::GsoProtocol));
     }
 
     proptest! {

@@ -6,6 +6,8 @@ use etherparse::{
 };
 use proptest::prelude::*;
 
+use switch_core::offload::Capabilities;
+
 use super::*;
 
 /// Everything of a packet but its payload.
@@ -161,6 +163,18 @@ fn recipes() -> impl Strategy<Value = Recipe> {
     (0..=2usize, ips(), prop::option::of(tcps())).prop_map(|(tags, ip, tcp)| Recipe { tags, ip, tcp })
 }
 
+/// Gives a frame of `recipe` the IPv4 identification of segment `index`.
+fn count_up(recipe: &Recipe, frame: &mut [u8], index: u16) {
+    let IpHeaders::Ipv4(..) = recipe.ip else {
+        return;
+    };
+    let (mut ip, _) = Ipv4Header::from_slice(&frame[14 + 4 * recipe.tags..]).unwrap();
+    ip.identification = ip.identification.wrapping_add(index);
+    ip.header_checksum = ip.calc_header_checksum();
+    let bytes = ip.to_bytes();
+    frame[14 + 4 * recipe.tags..][..bytes.len()].copy_from_slice(&bytes);
+}
+
 /// A payload from one number: random enough for a checksum, and quick to make.
 fn payload(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
@@ -222,6 +236,67 @@ proptest! {
         prop_assert!(segmenter.next_into(&mut out).is_none());
     }
 
+    /// What the kernel gives a packet socket for a packet that a VXLAN device above a veth has wrapped.
+    #[test]
+    fn segments_within_a_tunnel(
+        mut outer in recipes(),
+        mut inner in recipes(),
+        outer_checksum: bool,
+        (length, size) in sizes(),
+        seed: u64,
+    ) {
+        outer.tcp = None;
+        if let IpHeaders::Ipv6(_, extensions) = &mut inner.ip {
+            *extensions = Ipv6Extensions::default();
+        }
+        let vxlan = |inner: &[u8], partial: bool| {
+            let payload = [&[8, 0, 0, 0, 0, 0, 5, 0][..], inner].concat();
+            let mut frame = if partial { outer.build_partial(&payload, None).0 } else { outer.build(&payload) };
+            if !outer_checksum {
+                frame[outer.transport() + 6..][..2].fill(0);
+            }
+            frame
+        };
+        let payload = payload(length, seed);
+        let (frame, mut header) = inner.build_partial(&payload, Some((size, false)));
+        let shift = (outer.transport() + 16) as u16;
+        let start = shift + inner.transport() as u16;
+        header[6..8].copy_from_slice(&start.to_le_bytes());
+        let frame = vxlan(&frame, true);
+        let mut offload = Offload::decode(&header, &frame, frame.len()).unwrap();
+        let expected = inner.expect_segments(&payload, size);
+        prop_assert_eq!(offload.gso.is_some(), expected.len() > 1);
+        let Some(gso) = offload.gso else {
+            return Ok(());
+        };
+        prop_assert!(gso.kind.is_tunnel());
+        prop_assert!(!Capabilities::ALL.takes(&offload));
+        let mut segmenter = Segmenter::new(&frame, &offload).unwrap();
+        let mut out = vec![0xa5; offload.wire_len(frame.len())];
+        let (mut count, mut octets) = (0, 0);
+        while let Some(len) = segmenter.next_into(&mut out) {
+            let mut expected = vxlan(&expected[count], false);
+            count_up(&outer, &mut expected, count as u16);
+            prop_assert_eq!(&out[..len], &expected[..], "segment {}", count);
+            count += 1;
+            octets += len as u64;
+        }
+        prop_assert_eq!((count as u64, octets), offload.wire_frames(frame.len()));
+        prop_assert_eq!(count, expected.len());
+
+        // One of these segments alone, its inner checksum still open, is finished like any frame.
+        offload.gso = None;
+        let (single, _) = inner.build_partial(&payload[..payload.len().min(100)], None);
+        let mut frame = vxlan(&single, false);
+        // The outer checksum counts the inner one as if it were complete (local checksum offload).
+        let complete = vxlan(&inner.build(&payload[..payload.len().min(100)]), false);
+        let place = outer.transport() + 6;
+        frame[place..place + 2].copy_from_slice(&complete[place..place + 2]);
+        prop_assert_eq!(Offload::decode(&offload.encode(), &frame, frame.len()), Ok(offload));
+        finish_checksum(&mut frame, &mut offload);
+        prop_assert_eq!(frame, complete);
+    }
+
     #[test]
     fn a_finished_checksum_is_the_one_that_etherparse_computes(recipe in recipes(), length in 0..3000usize, seed: u64) {
         let payload = payload(length, seed);
@@ -262,8 +337,15 @@ proptest! {
         header_noise in prop::collection::vec((0..12usize, any::<u8>()), 0..3),
         noise in prop::collection::vec((12..160usize, any::<u8>()), 0..6),
         cut in prop_oneof![Just(usize::MAX), 0..200usize],
+        tunnel in prop::option::of(recipes()),
     ) {
         let (mut frame, mut header) = recipe.build_partial(&payload(length, seed), Some((size, false)));
+        if let Some(mut outer) = tunnel {
+            outer.tcp = None;
+            frame = outer.build_partial(&frame, None).0;
+            let start = outer.transport() + 8 + recipe.transport();
+            header[6..8].copy_from_slice(&(start as u16).to_le_bytes());
+        }
         for (at, value) in header_noise {
             header[at] = value;
         }

@@ -25,6 +25,8 @@ mod field {
 
 /// Octets of the header without options.
 pub const HEADER_LEN: usize = field::END;
+/// Octets of the header with all the options that fit.
+pub const MAX_HEADER_LEN: usize = 60;
 
 /// An IPv4 packet, or its first octets.
 #[derive(Clone, Copy, Debug)]
