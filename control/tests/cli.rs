@@ -534,6 +534,27 @@ fn small_edits_ask_for_what_they_say() {
 }
 
 #[test]
+fn a_refused_edit_names_every_problem() {
+    let problems = json!([{ "message": "no port group `wbe`", "path": "switches.vs0.ports.vm4.port-group", "line": 3,
+                            "column": 1, "help": "did you mean `web`?" }]);
+    let refusal = json!({ "error": "port `vm4` is not right; nothing was changed", "problems": problems });
+    let api = Api::with(&[("POST /v1/ports", 422, refusal)]);
+    let output = api.run(&["port", "add", "vm4", "-g", "wbe", "--tap", "vm4"]);
+    assert_eq!(output.status.code(), Some(1));
+    for part in [
+        "no port group `wbe` (switches.vs0.ports.vm4.port-group)",
+        "did you mean `web`?",
+        "nothing was changed\n",
+    ] {
+        assert!(
+            stderr(&output).contains(part),
+            "`{part}` is missing in: {}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
 fn a_trace_takes_its_addresses_from_the_switch() {
     let report = json!({ "frame": "a frame", "steps": [], "verdict": "drop", "reason": "same-port", "explanation": "Why.", "hops": [] });
     let config = json!({ "generation": 1, "config": { "version": 1, "switches": { "vs0": { "ports": {

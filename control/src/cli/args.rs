@@ -116,6 +116,9 @@ Examples:
         /// Go on with each event as it happens, until Ctrl-C.
         #[arg(short, long)]
         follow: bool,
+        /// Only events of the last so long (5m, 1h), or after a time such as 2026-01-31T12:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
     },
     /// Watch the rates of all ports, live.
     Top(TopArgs),
@@ -483,7 +486,7 @@ mod tests {
             "trace vm1 @x.pcap:3",
             "capture",
             "capture vm1 --drops -w - --snap-len 64 --count 3",
-            "events -f",
+            "events -f --since 5m",
             "top --once --sort rx-bps --interval 2s",
             "completions bash",
             "schema",

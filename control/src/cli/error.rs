@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::frame::FrameError;
 use super::output::{Ink, Paint};
 use super::problems;
-use crate::api::model::ApiError;
+use crate::api::model::{ApiError, Problem};
 
 /// An error that ends the command.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +127,21 @@ impl CliError {
                 name, text, problems, ..
             } => {
                 let mut out = problems::render(name, text, &problems.problems, paint);
+                out.push_str(&paint.paint(Ink::Bad, &self.to_string()));
+                out.push('\n');
+                out
+            }
+            // A small edit has no text of its own to point into.
+            Self::Refused(error) if !error.problems.is_empty() => {
+                let problems: Vec<Problem> = error
+                    .problems
+                    .iter()
+                    .map(|problem| Problem {
+                        line: 0,
+                        ..problem.clone()
+                    })
+                    .collect();
+                let mut out = problems::render("", "", &problems, paint);
                 out.push_str(&paint.paint(Ink::Bad, &self.to_string()));
                 out.push('\n');
                 out

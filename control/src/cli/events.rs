@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::{Client, encode};
 use super::error::CliError;
 use super::output::{Format, Ink, Output, Paint};
 use crate::api::model::EventRow;
@@ -11,8 +11,16 @@ use crate::api::model::EventRow;
 const MAX_LINE: usize = 1 << 20;
 
 /// `events`
-pub(crate) async fn events(client: &Client, output: &mut Output, follow: bool) -> Result<(), CliError> {
-    let mut stream = client.stream(&format!("events?follow={follow}")).await?;
+pub(crate) async fn events(
+    client: &Client,
+    output: &mut Output,
+    follow: bool,
+    since: Option<&str>,
+) -> Result<(), CliError> {
+    let since = since
+        .map(|since| format!("&since={}", encode(since)))
+        .unwrap_or_default();
+    let mut stream = client.stream(&format!("events?follow={follow}{since}")).await?;
     let mut buffer = Vec::new();
     let mut collected = Vec::new();
     loop {

@@ -22,6 +22,7 @@ mod table;
 mod top;
 mod trace;
 mod units;
+mod words;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -94,7 +95,9 @@ fn run(args: Args, output: &mut Output) -> Result<(), CliError> {
             Command::Mac { command } => mac::mac(&client, output, command).await,
             Command::Trace(args) => trace::trace(&client, output, args).await,
             Command::Capture(args) => capture::capture(&client, output, args).await,
-            Command::Events { follow } => events::events(&client, output, follow).await,
+            Command::Events { follow, since } => {
+                events::events(&client, output, follow, since.as_deref()).await
+            }
             Command::Top(args) => top::top(&client, output, args).await,
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Args::command(), "vswitchctl", output.raw());

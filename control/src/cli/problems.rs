@@ -63,7 +63,12 @@ struct Report<'a> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem.message)
+        f.write_str(&self.problem.message)?;
+        // Without a line to point at, the path says where.
+        if self.source.is_none() && !self.problem.path.is_empty() {
+            write!(f, " ({})", self.problem.path)?;
+        }
+        Ok(())
     }
 }
 

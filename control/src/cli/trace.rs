@@ -8,9 +8,10 @@ use serde_json::Value;
 use super::args::TraceArgs;
 use super::client::{Client, encode};
 use super::error::CliError;
-use super::frame::{self, Destination, Ends, FrameSpec, Words};
+use super::frame::{self, FrameSpec};
 use super::output::{Ink, Output, Paint};
 use super::pcap::read_packet;
+use super::words::{Destination, Ends, Words};
 use crate::api::model::{PortDetail, TraceReport, TraceRequest};
 use switch_core::addr::MacAddr;
 
