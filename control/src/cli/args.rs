@@ -33,7 +33,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage."
 )]
 pub(crate) struct Args {
     /// Unix socket of the daemon.
-    #[arg(long, global = true, value_name = "PATH", env = "VSWITCH_SOCKET", default_value = DEFAULT_SOCKET, hide_env_values = true, value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, help_heading = "Global options", value_name = "PATH", env = "VSWITCH_SOCKET", default_value = DEFAULT_SOCKET, hide_env_values = true, value_hint = ValueHint::FilePath)]
     pub(crate) socket: PathBuf,
 
     /// Form of the output: a table for people; json or yaml, stable, for programs.
@@ -41,6 +41,7 @@ pub(crate) struct Args {
         short,
         long,
         global = true,
+        help_heading = "Global options",
         value_name = "FORM",
         default_value = "table",
         hide_possible_values = true
@@ -134,7 +135,8 @@ Examples:
     },
     /// Print the JSON Schema of the configuration file, for editors; without a daemon.
     #[command(after_long_help = "\
-Editors with a YAML language server check and complete the file when its first line names the schema:
+Editors with a YAML language server check and complete the file when its first
+line names the schema:
   vswitchctl schema > switch.schema.json
   # yaml-language-server: $schema=switch.schema.json")]
     Schema,
@@ -144,13 +146,14 @@ Editors with a YAML language server check and complete the file when its first l
 
 #[derive(Debug, ClapArgs)]
 #[command(after_long_help = "\
-Nothing changes unless the whole file is right and every port that it adds can be opened or waited for.
-MAC addresses learnt, counters and ports that the file leaves alone survive.
+Nothing changes unless the whole file is right. Ports that the file leaves
+alone go on undisturbed; what the switch has learnt and counted survives.
 
 Examples:
   vswitchctl apply -f switch.yaml
   vswitchctl apply -f switch.yaml --dry-run        what would change
-  vswitchctl apply -f switch.yaml --confirm 30s    goes back by itself unless `vswitchctl confirm` follows
+  vswitchctl apply -f switch.yaml --confirm 30s    goes back by itself, unless
+                                                   `vswitchctl confirm` follows
   sed 's/vlan: 100/vlan: 200/' switch.yaml | vswitchctl apply -f -")]
 pub(crate) struct ApplyArgs {
     /// The configuration; `-` reads standard input.
@@ -202,8 +205,8 @@ Examples:
     Add(PortAddArgs),
     /// Change settings of a port in the configuration in force.
     #[command(after_long_help = "\
-A key is written as in the file, nested keys with dots; its value is YAML. `KEY=` without a value removes the key,
-so that the group's setting holds again.
+A key is written as in the file, nested keys with dots; its value is YAML.
+`KEY=` without a value removes the key, so that the group's setting holds again.
 
 Examples:
   vswitchctl port set vm1 port-group=db
@@ -297,7 +300,8 @@ pub(crate) enum MacCommand {
     },
     /// Add a static entry to the configuration in force.
     #[command(after_long_help = "\
-A static entry never ages and never moves; another port that sends with its address is dropped.
+A static entry never ages and never moves; a frame with its address from
+another port is dropped.
 
 Examples:
   vswitchctl mac add vm1 52:54:00:00:00:01
@@ -331,30 +335,36 @@ pub(crate) struct MacArgs {
 #[derive(Debug, ClapArgs)]
 #[command(after_long_help = "\
 The frame is given in one of three ways:
-  hex          its octets from the destination address on; spaces, colons and dashes don't matter
+  hex          its octets from the destination address on; spaces, colons and
+               dashes don't matter
   @FILE[:N]    packet N (default 1) of a pcap or pcapng file
   words        see below
 
 Words:
-  arp who-has IP         an ARP request             arp reply IP        an ARP reply: IP is at the source
-  nd who-has IP          a neighbour solicitation   rarp                the announcement of a migrated VM
-  ping IP                an ICMP or ICMPv6 echo request (ping6 takes IPv6 only)
-  udp IP:PORT            a UDP datagram             tcp IP:PORT         a TCP SYN; IPv6 as [IP]:PORT
-  ether TYPE             a frame of this EtherType, such as 0x88cc
+  arp who-has IP       an ARP request
+  arp reply IP         an ARP reply: IP is at the source
+  nd who-has IP        a neighbour solicitation
+  rarp                 what QEMU sends when a guest has moved
+  ping IP              an ICMP or ICMPv6 echo request; ping6 takes IPv6 only
+  udp IP:PORT          a UDP datagram; IPv6 as [IP]:PORT
+  tcp IP:PORT          a TCP SYN
+  ether TYPE           a frame of this EtherType, such as 0x88cc
 
 and then, in any order:
-  from MAC|IP|MAC/IP     its source; default: MAC and address of the port, as far as the switch knows them
-  to MAC|PORT            its destination; default: broadcast or multicast where the protocol says so, else the port that
-                         has the address in its `addresses`
-  vlan N                 an 802.1Q tag; twice for two, the outer first
-  len N                  length of the whole frame
+  from MAC|IP|MAC/IP   its source; default: MAC and address of the port, as far
+                       as the switch knows them
+  to MAC|PORT          its destination; default: broadcast or multicast where
+                       the protocol says so, else the port that has the address
+                       in its `addresses`
+  vlan N               an 802.1Q tag; twice for two, the outer first
+  len N                length of the whole frame, octets
 
 Examples:
   vswitchctl trace vm1 arp who-has 10.0.0.2
   vswitchctl trace vm1 ping 10.0.0.2 to vm2
   vswitchctl trace vm1 udp 10.0.0.2:53 from 52:54:00:00:00:99/10.0.0.9 to vm2
   vswitchctl trace fw tcp [fd00::2]:80 to 52:54:00:00:00:02 vlan 200 len 1518
-  vswitchctl trace vm1 ffffffffffff 525400000001 0806 0001080006040001 525400000001 0a000001 000000000000 0a000002
+  vswitchctl trace vm1 0180c200000e 525400000001 88cc 0207
   vswitchctl trace vm1 @incident.pcapng:17")]
 pub(crate) struct TraceArgs {
     /// The port that the frame is to come from.
@@ -366,8 +376,9 @@ pub(crate) struct TraceArgs {
 
 #[derive(Debug, ClapArgs)]
 #[command(after_long_help = "\
-Without -w prints one line per frame; with it writes pcapng, each dropped frame with its reason as comment.
-Ctrl-C ends it. Capturing never slows the switch: frames that the reader is too slow for are left out of the capture.
+Without -w prints one line per frame; with it writes pcapng, each dropped frame
+with its reason as comment. Ctrl-C ends it. Capturing never holds the switch up:
+frames that the reader is too slow for are left out, and counted.
 
 Examples:
   vswitchctl capture                             all ports, a line per frame
@@ -394,8 +405,9 @@ pub(crate) struct CaptureArgs {
 
 #[derive(Debug, ClapArgs)]
 #[command(after_long_help = "\
-Keys: ← → choose the column to sort by, r turns the order round, ↑ ↓ scroll, q ends.
-Where standard output is no terminal, prints one table over one interval, as --once does.
+Keys: ← → choose the column to sort by, r turns the order round, ↑ ↓ scroll,
+q ends. Where standard output is no terminal, it prints one table over one
+interval, as --once does.
 
 Examples:
   vswitchctl top
