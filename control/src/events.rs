@@ -146,12 +146,13 @@ impl EventLog {
             time: rfc3339(SystemTime::now()),
             kind: Kind::Lost.name().to_owned(),
             port: None,
-            message: format!(
-                "{lost} events are missing here: they were overwritten before they were read"
-            ),
+            message: format!("{lost} events are missing here: they were overwritten before they were read"),
         });
         let rows = ring.rows.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX));
-        notice.into_iter().chain(rows.map(|(_, row)| row.clone())).collect()
+        notice
+            .into_iter()
+            .chain(rows.map(|(_, row)| row.clone()))
+            .collect()
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {

@@ -261,12 +261,7 @@ fn port_metrics(out: &mut Families, port: &PortSample) {
         out.number(frames, &with("broadcast"), stats.broadcast as f64);
     };
     direction(&stats.receive, RECEIVE_PACKETS, RECEIVE_BYTES, RECEIVE_FRAMES);
-    direction(
-        &stats.transmit,
-        TRANSMIT_PACKETS,
-        TRANSMIT_BYTES,
-        TRANSMIT_FRAMES,
-    );
+    direction(&stats.transmit, TRANSMIT_PACKETS, TRANSMIT_BYTES, TRANSMIT_FRAMES);
     for reason in DropReason::ALL {
         let count = stats.drops[reason.index()];
         out.number(DROPS, &with(reason.name()), count as f64);
@@ -442,12 +437,7 @@ mod tests {
             eprintln!("promtool is not installed; its check was left out");
             return;
         };
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(text().as_bytes())
-            .unwrap();
+        child.stdin.take().unwrap().write_all(text().as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.trim().is_empty(), "{said}");

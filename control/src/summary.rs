@@ -4,7 +4,7 @@ use switch_core::wire::summary;
 
 /// Says in one line what `frame` is, of which `len` octets were on the wire (more than `frame.len()` for a cut copy).
 pub fn summarise(frame: &[u8], len: usize) -> String {
-    format!("{}, {len} octets in all", summary(frame))
+    format!("{}, {len} octets", summary(frame))
 }
 
 #[cfg(test)]
@@ -17,7 +17,7 @@ mod tests {
         frame[12..].copy_from_slice(&[0x88, 0xcc]);
         assert_eq!(
             summarise(&frame, 60),
-            "ff:ff:ff:ff:ff:ff > ff:ff:ff:ff:ff:ff, LLDP, 60 octets in all"
+            "ff:ff:ff:ff:ff:ff > ff:ff:ff:ff:ff:ff, LLDP, 60 octets"
         );
     }
 }

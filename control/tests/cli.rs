@@ -593,7 +593,7 @@ fn a_trace_takes_its_addresses_from_the_switch() {
     assert_eq!(frame(&["trace", "vm1", "ff", "ff:ff"]), "ffffff");
     assert_eq!(
         stdout(&api.run(&["trace", "vm1", "00"])),
-        "vm1  a frame\n\ndrop: same-port  Why.\n"
+        "vm1  a frame\n\ndrop: same-port — Why.\n"
     );
     fails(
         &api.run(&["trace", "vm1", "ping", "10.0.0.3"]),
@@ -616,7 +616,7 @@ fn a_capture_prints_lines_or_writes_pcapng() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(
         stdout(&output),
-        "00:00:01.000000  vm1      rx  01:01:01:01:01:01 > 01:01:01:01:01:01, 802.3, len 257, 60 octets in all  [drop: runt]\n"
+        "00:00:01.000000  vm1      rx  01:01:01:01:01:01 > 01:01:01:01:01:01, 802.3, len 257, 60 octets  [drop: runt]\n"
     );
     assert_eq!(stderr(&output), "1 frame captured\n");
     assert_eq!(api.seen()[0].path, "/v1/capture?drops=true&port=vm1&snap-len=256");
@@ -681,8 +681,8 @@ fn events_are_lines_or_documents() {
     assert_eq!(
         stdout(&output),
         "\
-2026-01-01T00:00:00.000Z  start        -         What happened.
-2026-01-01T00:00:00.000Z  port-down    vm1       What happened.
+2026-01-01T00:00:00.000Z  start         What happened.
+2026-01-01T00:00:00.000Z  port-down     port vm1: What happened.
 "
     );
     let output = api.run(&["-o", "json", "events"]);

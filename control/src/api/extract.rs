@@ -81,7 +81,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
             .map_err(|rejection| ApiFailure::new(rejection.status(), rejection.body_text()))?;
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         serde_json::from_slice(bytes).map(Self).map_err(|error| {
-            ApiFailure::bad_request(format!("the body is not the JSON document expected here: {error}"))
+            ApiFailure::bad_request(format!(
+                "the body is not the JSON document expected here: {error}"
+            ))
         })
     }
 }

@@ -17,7 +17,8 @@ use super::auth::Peer;
 use super::extract::{ApiFailure, Document, Params};
 use super::model::{
     ApplyReport, ApplyRequest, ConfigDocument, EventRow, Flushed, GroupRow, HistoryRow, MacEdit, MacFlush,
-    MacRow, PortDetail, PortEdit, PortRow, PortStats, RollbackRequest, TraceReport, TraceRequest, Tree, Version,
+    MacRow, PortDetail, PortEdit, PortRow, PortStats, RollbackRequest, TraceReport, TraceRequest, Tree,
+    Version,
 };
 use crate::capture::{Writer, next_piece};
 use crate::config::schema;

@@ -1,8 +1,8 @@
 //! The OpenAPI 3.1 document, put together from the table of routes and the schemas of their documents.
 //! OpenAPI 3.1 takes JSON Schema 2020-12 as it is, which is what schemars writes.
 
-use schemars::generate::SchemaSettings;
 use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::model::ApiError;
@@ -66,9 +66,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         },
     });
     let parameters: Vec<Value> = path_names(route.path)
-        .map(|name| {
-            json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } })
-        })
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
         .chain(route.query.iter().map(query_parameter))
         .collect();
     if !parameters.is_empty() {

@@ -60,7 +60,9 @@ pub enum ListenError {
         source: io::Error,
     },
     /// The system refuses TCP.
-    #[error("cannot listen on {address} for Prometheus: {source}; choose another address with --metrics, or `--metrics off`")]
+    #[error(
+        "cannot listen on {address} for Prometheus: {source}; choose another address with --metrics, or `--metrics off`"
+    )]
     Tcp {
         /// The address.
         address: String,
@@ -144,7 +146,10 @@ impl Socket {
 
     /// Serves until the task is aborted.
     pub async fn serve(self, router: Router, authority: Authority) {
-        let Self { listener, file: _file } = self;
+        let Self {
+            listener,
+            file: _file,
+        } = self;
         let changers = Arc::new(Semaphore::new(CONNECTIONS));
         let readers = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
@@ -174,11 +179,7 @@ pub async fn serve_tcp(listener: TcpListener, router: Router) {
     let pool = Arc::new(Semaphore::new(TCP_CONNECTIONS));
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => spawn(
-                stream,
-                router.clone(),
-                Arc::clone(&pool).try_acquire_owned().ok(),
-            ),
+            Ok((stream, _)) => spawn(stream, router.clone(), Arc::clone(&pool).try_acquire_owned().ok()),
             Err(error) => accept_failed(&error).await,
         }
     }
@@ -228,7 +229,9 @@ mod tests {
     fn the_busy_answer_is_as_long_as_it_says() {
         let text = std::str::from_utf8(BUSY).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
         assert_eq!(length.unwrap().parse::<usize>().unwrap(), body.len());
         serde_json::from_str::<super::super::model::ApiError>(body).unwrap();
     }

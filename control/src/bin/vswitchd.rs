@@ -97,9 +97,7 @@ fn main() -> ExitCode {
         socket_mode: args.socket_mode,
         metrics: Some(args.metrics).filter(|address| address != "off"),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => ended(runtime.block_on(run(settings))),
         Err(error) => {

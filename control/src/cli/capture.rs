@@ -219,7 +219,7 @@ mod tests {
         };
         assert_eq!(
             line(&frame, Paint::new(false)),
-            "22:13:20.123456  vm1      rx  ff:ff:ff:ff:ff:ff > ff:ff:ff:ff:ff:ff, ethertype 0xffff, len 0, 60 octets in all  [drop: runt]"
+            "22:13:20.123456  vm1      rx  ff:ff:ff:ff:ff:ff > ff:ff:ff:ff:ff:ff, ethertype 0xffff, len 0, 60 octets  [drop: runt]"
         );
     }
 }

@@ -43,7 +43,7 @@ impl Text {
     }
 
     /// An error of the daemon that has problems belongs to this text.
-    fn rejected(self, error: CliError, consequence: &'static str) -> CliError {
+    fn rejected(self, error: CliError, consequence: Option<&'static str>) -> CliError {
         match error {
             CliError::Refused(problems) if !problems.problems.is_empty() => CliError::Rejected {
                 name: self.name,
@@ -71,7 +71,7 @@ pub(crate) async fn apply(client: &Client, output: &mut Output, args: ApplyArgs)
     let answer = client
         .send(Method::PUT, "config", &request)
         .await
-        .map_err(|error| text.rejected(error, "nothing was changed"))?;
+        .map_err(|error| text.rejected(error, Some("nothing was changed")))?;
     report(client, output, &answer, args.dry_run)?;
     if let Some(seconds) = confirm_seconds
         && output.format() == Format::Table
@@ -135,7 +135,7 @@ pub(crate) async fn diff(client: &Client, output: &mut Output, args: DiffArgs) -
     let answer = client
         .send(Method::PUT, "config", &request)
         .await
-        .map_err(|error| text.rejected(error, "there is nothing to compare"))?;
+        .map_err(|error| text.rejected(error, None))?;
     let report: ApplyReport = client.typed(&answer)?;
     output.document(&answer.get("changes"), |paint| {
         if report.changes.is_empty() {
@@ -237,7 +237,7 @@ pub(crate) async fn history(client: &Client, output: &mut Output) -> Result<(), 
                     "".into()
                 },
                 row.generation.into(),
-                row.time.into(),
+                whole_seconds(&row.time).into(),
                 row.author.into(),
                 row.changes.into(),
                 row.comment.into(),
@@ -248,6 +248,17 @@ pub(crate) async fn history(client: &Client, output: &mut Output) -> Result<(), 
             paint,
         )
     })
+}
+
+/// A time of RFC 3339 without its fraction: generations are seldom so close.
+fn whole_seconds(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, fraction)) => format!(
+            "{seconds}{}",
+            fraction.trim_start_matches(|c: char| c.is_ascii_digit())
+        ),
+        None => time.to_owned(),
+    }
 }
 
 /// `rollback`
@@ -313,7 +324,7 @@ pub(crate) fn validate(output: &mut Output, file: &Path) -> Result<(), CliError>
                 },
                 name: text.name,
                 text: text.text,
-                consequence: "`vswitchctl apply` would change nothing",
+                consequence: None,
             })
         }
     }
@@ -331,6 +342,17 @@ pub(crate) fn schema(output: &mut Output) -> Result<(), CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds() {
+        for (time, want) in [
+            ("2026-01-31T12:00:00.123Z", "2026-01-31T12:00:00Z"),
+            ("2026-01-31T12:00:00.1+01:00", "2026-01-31T12:00:00+01:00"),
+            ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z"),
+        ] {
+            assert_eq!(whole_seconds(time), want);
+        }
+    }
 
     #[test]
     fn flow_form() {

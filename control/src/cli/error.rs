@@ -39,7 +39,7 @@ pub(crate) enum CliError {
     #[error("{}", .0.error)]
     Refused(ApiError),
     /// A configuration has errors.
-    #[error("{} in {name}; {consequence}", super::units::count(problems.problems.len(), "error"))]
+    #[error("{} in {name}{}", super::units::count(problems.problems.len(), "error"), consequence.map(|text| format!("; {text}")).unwrap_or_default())]
     Rejected {
         /// Name of the configuration.
         name: String,
@@ -48,7 +48,7 @@ pub(crate) enum CliError {
         /// Its errors.
         problems: ApiError,
         /// What this means for the switch.
-        consequence: &'static str,
+        consequence: Option<&'static str>,
     },
     /// A file can't be read or written.
     #[error("can't {action} {}: {}", path.display(), io_reason(source))]

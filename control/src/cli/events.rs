@@ -68,10 +68,12 @@ fn line_of(row: &EventRow, paint: Paint) -> String {
         "port-down" | "send-failed" | "apply-failed" => Ink::Bad,
         _ => Ink::Notable,
     };
-    let kind = paint.paint(ink, &format!("{:<11}", row.kind));
-    let port = row.port.as_deref().unwrap_or("-");
+    let kind = paint.paint(ink, &format!("{:<12}", row.kind));
+    // Most messages name their port themselves.
+    let port = row.port.as_deref().filter(|port| !row.message.contains(*port));
+    let port = port.map(|port| format!("port {port}: ")).unwrap_or_default();
     format!(
-        "{}  {kind}  {port:<8}  {}",
+        "{}  {kind}  {port}{}",
         paint.paint(Ink::Dim, &row.time),
         row.message
     )

@@ -371,51 +371,51 @@ mod tests {
         for (line, want) in [
             (
                 "arp who-has 10.0.0.2",
-                "52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, ARP who-has 10.0.0.2 tell 10.0.0.1, 42 octets in all",
+                "52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, ARP who-has 10.0.0.2 tell 10.0.0.1, 42 octets",
             ),
             (
                 "arp reply 10.0.0.1",
-                "52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, ARP reply 10.0.0.1 is-at 52:54:00:00:00:01, 42 octets in all",
+                "52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, ARP reply 10.0.0.1 is-at 52:54:00:00:00:01, 42 octets",
             ),
             (
                 "rarp",
-                "52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, RARP who-is 52:54:00:00:00:01 tell 52:54:00:00:00:01, 42 octets in all",
+                "52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, RARP who-is 52:54:00:00:00:01 tell 52:54:00:00:00:01, 42 octets",
             ),
             (
                 "nd who-has fd00::1:2",
-                "52:54:00:00:00:01 > 33:33:ff:01:00:02, IPv6 fe80::5054:ff:fe00:1 > ff02::1:ff01:2: ICMPv6 neighbour solicitation, who-has fd00::1:2, 86 octets in all",
+                "52:54:00:00:00:01 > 33:33:ff:01:00:02, IPv6 fe80::5054:ff:fe00:1 > ff02::1:ff01:2: ICMPv6 neighbour solicitation, who-has fd00::1:2, 86 octets",
             ),
             (
                 "ping 10.0.0.2",
-                "52:54:00:00:00:01 > 52:54:00:00:00:02, IPv4 10.0.0.1 > 10.0.0.2: ICMP echo request, id 1, seq 1, 42 octets in all",
+                "52:54:00:00:00:01 > 52:54:00:00:00:02, IPv4 10.0.0.1 > 10.0.0.2: ICMP echo request, id 1, seq 1, 42 octets",
             ),
             (
                 "ping 224.0.0.251",
-                "52:54:00:00:00:01 > 01:00:5e:00:00:fb, IPv4 10.0.0.1 > 224.0.0.251: ICMP echo request, id 1, seq 1, 42 octets in all",
+                "52:54:00:00:00:01 > 01:00:5e:00:00:fb, IPv4 10.0.0.1 > 224.0.0.251: ICMP echo request, id 1, seq 1, 42 octets",
             ),
             (
                 "ping6 fd00::2 from fd00::1",
-                "52:54:00:00:00:01 > 52:54:00:00:00:02, IPv6 fd00::1 > fd00::2: ICMPv6 echo request, id 1, seq 1, 62 octets in all",
+                "52:54:00:00:00:01 > 52:54:00:00:00:02, IPv6 fd00::1 > fd00::2: ICMPv6 echo request, id 1, seq 1, 62 octets",
             ),
             (
                 "udp 10.0.0.2:53 vlan 100",
-                "52:54:00:00:00:01 > 52:54:00:00:00:02, vlan 100, IPv4 10.0.0.1.49152 > 10.0.0.2.53: UDP len 0, 46 octets in all",
+                "52:54:00:00:00:01 > 52:54:00:00:00:02, vlan 100, IPv4 10.0.0.1.49152 > 10.0.0.2.53: UDP len 0, 46 octets",
             ),
             (
                 "udp 255.255.255.255:67",
-                "52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, IPv4 10.0.0.1.49152 > 255.255.255.255.67: UDP len 0, 42 octets in all",
+                "52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, IPv4 10.0.0.1.49152 > 255.255.255.255.67: UDP len 0, 42 octets",
             ),
             (
                 "tcp [fd00::2]:80 from fd00::1",
-                "52:54:00:00:00:01 > 52:54:00:00:00:02, IPv6 fd00::1.49152 > fd00::2.80: TCP [S] seq 1 len 0, 74 octets in all",
+                "52:54:00:00:00:01 > 52:54:00:00:00:02, IPv6 fd00::1.49152 > fd00::2.80: TCP [S] seq 1 len 0, 74 octets",
             ),
             (
                 "ether 0x88cc len 60",
-                "52:54:00:00:00:01 > 52:54:00:00:00:02, LLDP, 60 octets in all",
+                "52:54:00:00:00:01 > 52:54:00:00:00:02, LLDP, 60 octets",
             ),
             (
                 "ping 10.0.0.2 vlan 7 vlan 8",
-                "52:54:00:00:00:01 > 52:54:00:00:00:02, vlan 7, vlan 8, IPv4 10.0.0.1 > 10.0.0.2: ICMP echo request, id 1, seq 1, 50 octets in all",
+                "52:54:00:00:00:01 > 52:54:00:00:00:02, vlan 7, vlan 8, IPv4 10.0.0.1 > 10.0.0.2: ICMP echo request, id 1, seq 1, 50 octets",
             ),
         ] {
             let frame = build(line);

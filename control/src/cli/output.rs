@@ -67,9 +67,9 @@ impl Paint {
         match ink {
             Ink::Bold => style.attributes.set(Attribute::Bold),
             Ink::Dim => style.attributes.set(Attribute::Dim),
-            Ink::Good => style.foreground_color = Some(Color::Green),
-            Ink::Bad => style.foreground_color = Some(Color::Red),
-            Ink::Notable => style.foreground_color = Some(Color::Yellow),
+            Ink::Good => style.foreground_color = Some(Color::DarkGreen),
+            Ink::Bad => style.foreground_color = Some(Color::DarkRed),
+            Ink::Notable => style.foreground_color = Some(Color::DarkYellow),
         }
         StyledContent::new(style, text).to_string()
     }

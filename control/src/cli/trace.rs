@@ -108,6 +108,24 @@ fn addresses(settings: &Value) -> impl Iterator<Item = IpAddr> + '_ {
         .filter_map(|address| address.as_str()?.parse().ok())
 }
 
+/// Columns of a report; longer lines are broken between words.
+const WIDTH: usize = 100;
+
+/// Breaks text into lines of at most `width` columns, or one word.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// The report for people: the frame, each step, the verdict.
 fn render(port: &str, report: &TraceReport, paint: Paint) -> String {
     let mut out = format!("{}  {}\n\n", paint.paint(Ink::Bold, port), report.frame);
@@ -117,25 +135,19 @@ fn render(port: &str, report: &TraceReport, paint: Paint) -> String {
         .map(|step| step.stage.len())
         .max()
         .unwrap_or(0);
-    let decision = report
-        .steps
-        .iter()
-        .map(|step| step.decision.chars().count())
-        .max()
-        .unwrap_or(0)
-        .min(44);
     for step in &report.steps {
-        let head = format!("  {:<stage$}  {:<decision$}", step.stage, step.decision);
-        // A long decision would push the reasons out of their column: its reason goes below.
-        if step.decision.chars().count() > decision && !step.why.is_empty() {
+        // The verdict below explains a drop; once is enough.
+        let text = match (step.why.as_str(), &report.reason) {
+            (why, Some(reason)) if why == report.explanation => format!("{}: {reason}", step.decision),
+            ("", _) => step.decision.clone(),
+            (why, _) => format!("{} — {why}", step.decision),
+        };
+        for (number, line) in wrap(&text, WIDTH - 4 - stage).iter().enumerate() {
+            let name = if number == 0 { step.stage.as_str() } else { "" };
             out.push_str(&format!(
-                "{head}\n  {:<stage$}  {}\n",
-                "",
-                paint.paint(Ink::Dim, &step.why)
+                "  {}  {line}\n",
+                paint.paint(Ink::Dim, &format!("{name:<stage$}"))
             ));
-        } else {
-            out.push_str(format!("{head}  {}", paint.paint(Ink::Dim, &step.why)).trim_end());
-            out.push('\n');
         }
     }
     if !report.steps.is_empty() {
@@ -145,16 +157,26 @@ fn render(port: &str, report: &TraceReport, paint: Paint) -> String {
         Some(reason) => (Ink::Bad, format!("{}: {reason}", report.verdict)),
         None => (Ink::Good, report.verdict.clone()),
     };
-    out.push_str(&format!(
-        "{}  {}\n",
-        paint.paint(ink, &verdict),
-        report.explanation
-    ));
+    for (number, line) in wrap(&format!("{verdict} — {}", report.explanation), WIDTH - 2)
+        .iter()
+        .enumerate()
+    {
+        match line.strip_prefix(&verdict) {
+            Some(rest) if number == 0 => out.push_str(&format!("{}{rest}\n", paint.paint(ink, &verdict))),
+            _ => out.push_str(&format!("  {line}\n")),
+        }
+    }
+    let width = report
+        .hops
+        .iter()
+        .map(|hop| hop.port.chars().count())
+        .max()
+        .unwrap_or(0);
     for hop in &report.hops {
         let tag = hop
             .vlan
             .map_or_else(|| "untagged".to_owned(), |vlan| format!("tagged {vlan}"));
-        out.push_str(&format!("  → {}  {tag}\n", hop.port));
+        out.push_str(&format!("  → {:<width$}  {tag}\n", hop.port));
     }
     out
 }
@@ -174,7 +196,7 @@ mod tests {
             why: why.into(),
         };
         let report = TraceReport {
-            frame: "52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, ARP who-has 10.0.0.2 tell 10.0.0.1, length 42"
+            frame: "52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, ARP who-has 10.0.0.2 tell 10.0.0.1, 42 octets"
                 .into(),
             steps: vec![
                 step("parse", "42 octets, untagged", ""),
@@ -197,14 +219,42 @@ mod tests {
         assert_eq!(
             render("vm1", &report, Paint::new(false)),
             "\
-vm1  52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, ARP who-has 10.0.0.2 tell 10.0.0.1, length 42
+vm1  52:54:00:00:00:01 > ff:ff:ff:ff:ff:ff, ARP who-has 10.0.0.2 tell 10.0.0.1, 42 octets
 
   parse         42 octets, untagged
-  vlan-ingress  VLAN 100             access port
+  vlan-ingress  VLAN 100 — access port
 
-forward  Broadcast: to every other port of VLAN 100.
+forward — Broadcast: to every other port of VLAN 100.
   → vm2  untagged
-  → fw  tagged 100
+  → fw   tagged 100
+"
+        );
+    }
+
+    #[test]
+    fn a_drop_is_explained_once_and_long_lines_are_broken() {
+        let why = "The source is not the port's MAC address, and `security.forged-transmits` is `reject`. It is decided by port vm1.";
+        let report = TraceReport {
+            frame: "a frame".into(),
+            steps: vec![TraceStep {
+                stage: "security".into(),
+                decision: "drop".into(),
+                why: why.into(),
+            }],
+            verdict: "drop".into(),
+            reason: Some("forged-transmit".into()),
+            explanation: why.into(),
+            hops: vec![],
+        };
+        assert_eq!(
+            render("vm1", &report, Paint::new(false)),
+            "\
+vm1  a frame
+
+  security  drop: forged-transmit
+
+drop: forged-transmit — The source is not the port's MAC address, and `security.forged-transmits`
+  is `reject`. It is decided by port vm1.
 "
         );
     }

@@ -81,7 +81,8 @@ struct Plan {
 impl Daemon {
     /// Applies the text of a configuration.
     pub fn apply_text(&mut self, text: &str, request: Request) -> Result<ApplyReport, Failure> {
-        let config = text::load(text).map_err(|problems| self.refuse(&request, Failure::Invalid(problems)))?;
+        let config =
+            text::load(text).map_err(|problems| self.refuse(&request, Failure::Invalid(problems)))?;
         let dry_run = request.dry_run;
         let report = self.apply(config.clone(), request)?;
         if let Some(file) = self.file.as_ref().filter(|_| !dry_run) {
@@ -137,7 +138,9 @@ impl Daemon {
         let Some(said) = file else {
             match stored {
                 Some((config, generation)) => self.take_up(config, generation),
-                None => tracing::warn!("there is no configuration yet; `vswitchctl apply -f FILE` brings one"),
+                None => {
+                    tracing::warn!("there is no configuration yet; `vswitchctl apply -f FILE` brings one")
+                }
             }
             return Ok(());
         };
@@ -399,12 +402,7 @@ impl Daemon {
         warnings
     }
 
-    fn commit(
-        &mut self,
-        config: &ValidConfig,
-        request: &Request,
-        changes: usize,
-    ) -> Result<u64, StoreError> {
+    fn commit(&mut self, config: &ValidConfig, request: &Request, changes: usize) -> Result<u64, StoreError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.store.commit(&NewGeneration {
             config: config.config().to_value(),
@@ -480,12 +478,13 @@ impl Daemon {
                 });
             }
         }
-        let wanted = match generation {
-            Some(generation) => generation,
-            None => self.generation.checked_sub(1).filter(|g| *g > 0).ok_or_else(|| {
-                Failure::Conflict("there is no configuration before this one".to_owned())
-            })?,
-        };
+        let wanted =
+            match generation {
+                Some(generation) => generation,
+                None => self.generation.checked_sub(1).filter(|g| *g > 0).ok_or_else(|| {
+                    Failure::Conflict("there is no configuration before this one".to_owned())
+                })?,
+            };
         let config = self.stored(wanted)?;
         let report = self.apply(
             config,

@@ -128,7 +128,12 @@ impl Daemon {
         ports_of(value, switch)?
             .get_mut(port)
             .and_then(Value::as_object_mut)
-            .and_then(|settings| settings.entry("static-macs").or_insert_with(|| json!([])).as_array_mut())
+            .and_then(|settings| {
+                settings
+                    .entry("static-macs")
+                    .or_insert_with(|| json!([]))
+                    .as_array_mut()
+            })
             .ok_or_else(|| self.no_port(port))
     }
 

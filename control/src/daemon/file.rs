@@ -50,8 +50,8 @@ impl ConfigFile {
     /// Notes that the file counted with this content.
     pub fn note(&self, config: &ValidConfig) {
         let new = self.note.with_extension("new");
-        let written =
-            fs::write(&new, config.config().to_value().to_string()).and_then(|()| fs::rename(&new, &self.note));
+        let written = fs::write(&new, config.config().to_value().to_string())
+            .and_then(|()| fs::rename(&new, &self.note));
         if let Err(error) = written {
             tracing::warn!(
                 "{}: {error}; the next start applies {} again",

@@ -57,7 +57,10 @@ impl HostSettings {
     }
 
     fn sysctl(&self, device: &str) -> PathBuf {
-        self.proc.join("sys/net/ipv6/conf").join(device).join("disable_ipv6")
+        self.proc
+            .join("sys/net/ipv6/conf")
+            .join(device)
+            .join("disable_ipv6")
     }
 
     /// Takes the host's IPv6 stack off a device that was attached.
@@ -137,7 +140,9 @@ impl HostSettings {
         };
         table.lines().any(|line| {
             let mut fields = line.split_ascii_whitespace().skip(1);
-            let on = fields.next().and_then(|field| u32::from_str_radix(field, 16).ok());
+            let on = fields
+                .next()
+                .and_then(|field| u32::from_str_radix(field, 16).ok());
             on == Some(index) && fields.nth(1) != Some(SCOPE_LINK)
         })
     }

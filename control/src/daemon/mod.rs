@@ -198,7 +198,11 @@ impl Daemon {
     /// Does what is due: goes back from an unconfirmed configuration, opens devices again, sweeps the MAC tables.
     pub fn tick(&mut self) {
         let now = Instant::now();
-        if self.pending.as_ref().is_some_and(|pending| pending.deadline <= now) {
+        if self
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.deadline <= now)
+        {
             self.expire();
         }
         self.reconcile(now);
@@ -331,7 +335,10 @@ struct MoveLog {
 impl MoveLog {
     /// Whether a move is to be listed, and how many were not before it.
     fn listed(&mut self, now: Instant) -> Option<u64> {
-        if self.window.is_none_or(|start| now.duration_since(start) >= MOVE_WINDOW) {
+        if self
+            .window
+            .is_none_or(|start| now.duration_since(start) >= MOVE_WINDOW)
+        {
             self.window = Some(now);
             self.listed = 0;
         }

@@ -195,7 +195,10 @@ impl Daemon {
                     Need::Nothing
                 };
                 match self.links.named(name) {
-                    None => (close, Some(OpenError::Missing { device: name.clone() }.to_string())),
+                    None => (
+                        close,
+                        Some(OpenError::Missing { device: name.clone() }.to_string()),
+                    ),
                     Some(link) if !link.up => (close, link.trouble()),
                     Some(link) => match runtime.attached {
                         Some(attached) if attached.index == Some(link.index) => {
@@ -307,7 +310,11 @@ impl Daemon {
             let reason = runtime
                 .reason()
                 .unwrap_or_else(|| "its device is not open".to_owned());
-            self.tell_of(Kind::PortDown, Some(name), format!("port {name} is down: {reason}"));
+            self.tell_of(
+                Kind::PortDown,
+                Some(name),
+                format!("port {name} is down: {reason}"),
+            );
         }
     }
 

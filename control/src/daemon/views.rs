@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use datapath::{Capture, CaptureFilter, DirectionStats};
+use serde_json::Value;
 use switch_core::fdb::{Filter, Kind as FdbKind};
 use switch_core::id::PortId;
 use switch_core::verdict::DropReason;
 use switch_core::vid::Vid;
-use serde_json::Value;
 
 use super::edit::not_found;
 use super::ports::Runtime;
@@ -18,8 +18,8 @@ use crate::api::model::{
     ConfigDocument, Direction, Flushed, GroupRow, HistoryRow, MacFlush, MacRow, PortDetail, PortRow,
     PortState, PortStats, TraceReport, TraceRequest, Tree, TreeGroup, TreeSwitch, Version,
 };
-use crate::config::validate::{EffectivePort, ValidConfig};
 use crate::config::text;
+use crate::config::validate::{EffectivePort, ValidConfig};
 use crate::events::rfc3339;
 use crate::metrics::{PortSample, Sample, SwitchSample};
 use crate::trace::{Names, trace};
@@ -224,17 +224,19 @@ impl Daemon {
             };
             let mut entries = fdb.entries(now, switch.ageing);
             entries.sort_by_key(|entry| (entry.vid, entry.mac));
-            rows.extend(entries.into_iter().map(|entry| MacRow {
-                mac: entry.mac,
-                vlan: entry.vid.get(),
-                port: self.port_name(entry.port),
-                switch: switch.name.as_str().to_owned(),
-                kind: match entry.kind {
-                    FdbKind::Dynamic => "dynamic",
-                    FdbKind::Static => "static",
+            rows.extend(entries.into_iter().map(|entry| {
+                MacRow {
+                    mac: entry.mac,
+                    vlan: entry.vid.get(),
+                    port: self.port_name(entry.port),
+                    switch: switch.name.as_str().to_owned(),
+                    kind: match entry.kind {
+                        FdbKind::Dynamic => "dynamic",
+                        FdbKind::Static => "static",
+                    }
+                    .to_owned(),
+                    age: (entry.kind == FdbKind::Dynamic).then(|| entry.age.as_secs()),
                 }
-                .to_owned(),
-                age: (entry.kind == FdbKind::Dynamic).then(|| entry.age.as_secs()),
             }));
         }
         rows
@@ -250,9 +252,7 @@ impl Daemon {
             None => None,
         };
         let vid = match flush.vlan {
-            Some(vlan) => {
-                Some(Vid::try_from(vlan).map_err(|error| Failure::BadRequest(error.to_string()))?)
-            }
+            Some(vlan) => Some(Vid::try_from(vlan).map_err(|error| Failure::BadRequest(error.to_string()))?),
             None => None,
         };
         let filter = Filter { port, vid };
