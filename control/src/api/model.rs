@@ -313,7 +313,8 @@ pub struct Flushed {
 }
 
 /// `POST /v1/ports`, `PATCH /v1/ports/NAME`: keys of a port as in the file (`port-group`, `tap`, `device`, `mac`, `vlan` …).
-/// In a PATCH a key with the value `null` is removed.
+/// A dotted key such as `security.promiscuous` sets one key of a map and leaves its neighbours alone. In a PATCH a key with
+/// the value `null` is removed, so that the group's holds again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct PortEdit {

@@ -25,7 +25,9 @@ impl Daemon {
         };
         let mut value = self.config.config().to_value();
         let ports = ports_of(&mut value, &switch)?;
-        ports.insert(name.clone(), Value::Object(without_nulls(&edit.settings)));
+        let mut settings = Map::new();
+        set_all(&mut settings, &edit.settings)?;
+        ports.insert(name.clone(), Value::Object(settings));
         self.apply_value(&value, request(author, format!("port add {name}")))
     }
 
@@ -44,13 +46,7 @@ impl Daemon {
             .get_mut(name)
             .and_then(Value::as_object_mut)
             .ok_or_else(|| self.no_port(name))?;
-        for (key, value) in &edit.settings {
-            if value.is_null() {
-                settings.shift_remove(key);
-            } else {
-                settings.insert(key.clone(), value.clone());
-            }
-        }
+        set_all(settings, &edit.settings)?;
         self.apply_value(&value, request(author, format!("port set {name}")))
     }
 
@@ -201,12 +197,40 @@ fn request(author: String, comment: String) -> Request {
     }
 }
 
-fn without_nulls(settings: &Map<String, Value>) -> Map<String, Value> {
-    settings
-        .iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect()
+/// Sets keys, dotted ones inside the maps that they name; `null` removes a key, and with its last key a map.
+fn set_all(settings: &mut Map<String, Value>, edits: &Map<String, Value>) -> Result<(), Failure> {
+    for (key, value) in edits {
+        set(settings, key, value)?;
+    }
+    Ok(())
+}
+
+fn set(settings: &mut Map<String, Value>, key: &str, value: &Value) -> Result<(), Failure> {
+    let Some((head, tail)) = key.split_once('.') else {
+        if value.is_null() {
+            settings.shift_remove(key);
+        } else {
+            settings.insert(key.to_owned(), value.clone());
+        }
+        return Ok(());
+    };
+    if value.is_null() && !settings.contains_key(head) {
+        return Ok(());
+    }
+    let inner = settings
+        .entry(head)
+        .or_insert_with(|| Value::Object(Map::new()))
+        .as_object_mut()
+        .ok_or_else(|| {
+            Failure::Conflict(format!(
+                "`{key}` cannot be set: `{head}` of this port is a value, not a map; set `{head}` as a whole"
+            ))
+        })?;
+    set(inner, tail, value)?;
+    if inner.is_empty() {
+        settings.shift_remove(head);
+    }
+    Ok(())
 }
 
 /// The VLAN of a port's untagged frames.
@@ -225,4 +249,49 @@ fn ports_of<'a>(value: &'a mut Value, switch: &str) -> Result<&'a mut Map<String
         .and_then(Value::as_object_mut)
         .and_then(|switch| switch.entry("ports").or_insert_with(|| json!({})).as_object_mut())
         .ok_or_else(|| Failure::NotFound(format!("there is no switch `{switch}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edited(settings: Value, edits: Value) -> Result<Value, Failure> {
+        let (Value::Object(mut settings), Value::Object(edits)) = (settings, edits) else {
+            panic!("maps are given");
+        };
+        set_all(&mut settings, &edits)?;
+        Ok(Value::Object(settings))
+    }
+
+    #[test]
+    fn a_dotted_key_leaves_its_neighbours_alone() {
+        let port = json!({ "tap": "vm1", "security": { "mac-changes": "accept" } });
+        let both = json!({ "tap": "vm1", "security": { "mac-changes": "accept", "promiscuous": "accept" } });
+        assert_eq!(
+            edited(port, json!({ "security.promiscuous": "accept" })).unwrap(),
+            both
+        );
+        let one = json!({ "tap": "vm1", "security": { "promiscuous": "accept" } });
+        assert_eq!(
+            edited(both, json!({ "security.mac-changes": null })).unwrap(),
+            one
+        );
+        let none = json!({ "tap": "vm1" });
+        assert_eq!(
+            edited(one, json!({ "security.promiscuous": null })).unwrap(),
+            none
+        );
+        assert_eq!(
+            edited(none.clone(), json!({ "security.promiscuous": null })).unwrap(),
+            none
+        );
+    }
+
+    #[test]
+    fn a_plain_key_is_replaced_as_a_whole() {
+        let port = json!({ "vlan": { "trunk": [100], "native": 1 } });
+        let edit = json!({ "vlan": { "trunk": [200] } });
+        assert_eq!(edited(port, edit.clone()).unwrap(), edit);
+        assert!(edited(json!({ "vlan": 100 }), json!({ "vlan.native": 1 })).is_err());
+    }
 }
