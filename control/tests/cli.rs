@@ -516,7 +516,7 @@ fn small_edits_ask_for_what_they_say() {
                 "PATCH",
                 "/v1/ports/vm4",
                 json!({ "switch": null, "name": null, "settings": {
-                "security": { "promiscuous": "accept" }, "vlan": null } })
+                "security.promiscuous": "accept", "vlan": null } })
             ),
             seen("DELETE", "/v1/ports/a%2Fb", Value::Null),
             seen(

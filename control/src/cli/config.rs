@@ -72,8 +72,17 @@ pub(crate) async fn apply(client: &Client, output: &mut Output, args: ApplyArgs)
         .send(Method::PUT, "config", &request)
         .await
         .map_err(|error| text.rejected(error, Some("nothing was changed")))?;
-    report(client, output, &answer, args.dry_run)?;
+    report(
+        client,
+        output,
+        &answer,
+        About::All {
+            dry_run: args.dry_run,
+        },
+    )?;
+    let applied = answer.get("applied").and_then(Value::as_bool).unwrap_or(false);
     if let Some(seconds) = confirm_seconds
+        && applied
         && output.format() == Format::Table
     {
         output.line(&format!(
@@ -83,12 +92,24 @@ pub(crate) async fn apply(client: &Client, output: &mut Output, args: ApplyArgs)
     Ok(())
 }
 
+/// What a report is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About<'a> {
+    /// The whole configuration.
+    All {
+        /// Nothing was to be changed.
+        dry_run: bool,
+    },
+    /// One port: warnings about others are left out.
+    Port(&'a str),
+}
+
 /// Prints what an apply, a rollback or a small edit did.
 pub(crate) fn report(
     client: &Client,
     output: &mut Output,
     answer: &Value,
-    dry_run: bool,
+    about: About<'_>,
 ) -> Result<(), CliError> {
     if output.format() != Format::Table {
         return output.document(answer, |_| String::new());
@@ -96,7 +117,11 @@ pub(crate) fn report(
     let report: ApplyReport = client.typed(answer)?;
     let paint = output.paint();
     output.text(&render_changes(&report.changes, paint))?;
-    for warning in &report.warnings {
+    let concerns = |warning: &&String| match (about, warning.strip_prefix("port ")) {
+        (About::Port(port), Some(rest)) => rest.split_whitespace().next() == Some(port),
+        _ => true,
+    };
+    for warning in report.warnings.iter().filter(concerns) {
         output.line(&format!("{} {warning}", paint.paint(Ink::Notable, "warning:")))?;
     }
     let changes = count(report.changes.len(), "change");
@@ -105,7 +130,7 @@ pub(crate) fn report(
         format!("{changes} applied; generation {generation} is in force.")
     } else if report.changes.is_empty() {
         format!("Nothing differs; generation {generation} stays in force.")
-    } else if dry_run {
+    } else if about == (About::All { dry_run: true }) {
         format!("{changes} would be applied; generation {generation} stays in force.")
     } else {
         format!("{changes} not applied; generation {generation} stays in force.")
@@ -291,7 +316,7 @@ pub(crate) async fn rollback(
     let answer = client
         .send(Method::POST, "rollback", &json!({ "generation": generation }))
         .await?;
-    report(client, output, &answer, false)
+    report(client, output, &answer, About::All { dry_run: false })
 }
 
 /// `validate`

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::args::{MacArgs, MacCommand};
 use super::client::Client;
-use super::config::report;
+use super::config::{About, report};
 use super::error::CliError;
 use super::output::{Ink, Output};
 use super::table::{Align, Cell, Table};
@@ -79,7 +79,7 @@ async fn edit(client: &Client, output: &mut Output, method: Method, args: MacArg
         vlan: args.vlan,
     };
     let answer = client.send(method, "macs", &edit).await?;
-    report(client, output, &answer, false)
+    report(client, output, &answer, About::Port(&edit.port))
 }
 
 async fn flush(client: &Client, output: &mut Output, flush: MacFlush) -> Result<(), CliError> {

@@ -6,7 +6,7 @@ use switch_core::verdict::DropReason;
 
 use super::args::{GroupCommand, PortAddArgs, PortCommand};
 use super::client::{Client, encode};
-use super::config::report;
+use super::config::{About, report};
 use super::error::CliError;
 use super::output::{Ink, Output, Paint, yaml};
 use super::show::vlan;
@@ -20,9 +20,10 @@ pub(crate) async fn port(client: &Client, output: &mut Output, command: PortComm
         PortCommand::List => list(client, output).await,
         PortCommand::Show { name } => show(client, output, &name).await,
         PortCommand::Add(args) => {
+            let name = args.name.clone();
             let edit = addition(args)?;
             let answer = client.send(Method::POST, "ports", &edit).await?;
-            report(client, output, &answer, false)
+            report(client, output, &answer, About::Port(&name))
         }
         PortCommand::Set {
             name,
@@ -37,13 +38,13 @@ pub(crate) async fn port(client: &Client, output: &mut Output, command: PortComm
             let answer = client
                 .send(Method::PATCH, &format!("ports/{}", encode(&name)), &edit)
                 .await?;
-            report(client, output, &answer, false)
+            report(client, output, &answer, About::Port(&name))
         }
         PortCommand::Del { name } => {
             let answer = client
                 .call(Method::DELETE, &format!("ports/{}", encode(&name)))
                 .await?;
-            report(client, output, &answer, false)
+            report(client, output, &answer, About::Port(&name))
         }
         PortCommand::Stats { name: None, human } => stats(client, output, human).await,
         PortCommand::Stats {
@@ -297,24 +298,16 @@ fn parse_value(key: &str, text: &str) -> Result<Value, CliError> {
         .map_err(|error| CliError::Usage(format!("the value of `{key}` is not YAML: `{text}`: {error}")))
 }
 
-/// Puts a value at a dotted key.
+/// Adds a setting; its key may be dotted, which the daemon resolves.
 fn insert(map: &mut Map<String, Value>, key: &str, value: Value) -> Result<(), CliError> {
-    match key.split_once('.') {
-        None => {
-            if map.insert(key.into(), value).is_some() {
-                return Err(CliError::Usage(format!("`{key}` is given twice")));
-            }
-            Ok(())
-        }
-        Some((head, tail)) => {
-            let inner = map.entry(head).or_insert_with(|| Value::Object(Map::new()));
-            match inner {
-                Value::Object(inner) if !head.is_empty() && !tail.is_empty() => insert(inner, tail, value),
-                _ => Err(CliError::Usage(format!(
-                    "`{key}` can't be set beside `{head}`, or is not a key"
-                ))),
-            }
-        }
+    if key.split('.').any(str::is_empty) {
+        return Err(CliError::Usage(format!(
+            "`{key}` is not a key, such as `vlan` or `security.promiscuous`"
+        )));
+    }
+    match map.insert(key.into(), value) {
+        None => Ok(()),
+        Some(_) => Err(CliError::Usage(format!("`{key}` is given twice"))),
     }
 }
 
@@ -403,7 +396,8 @@ mod tests {
             Value::Object(map.unwrap()),
             json!({
                 "port-group": "db",
-                "security": { "promiscuous": "accept", "mac-changes": "reject" },
+                "security.promiscuous": "accept",
+                "security.mac-changes": "reject",
                 "vlan": { "trunk": [100, "200-299"], "native": 1 },
                 "mac": "52:54:00:00:00:01",
                 "enabled": false,
@@ -420,10 +414,6 @@ mod tests {
             (&["=3"], "`=3` is not KEY=VALUE"),
             (&["vlan={a"], "the value of `vlan` is not YAML"),
             (&["vlan=1", "vlan=2"], "`vlan` is given twice"),
-            (
-                &["security=1", "security.promiscuous=accept"],
-                "can't be set beside `security`",
-            ),
             (&["security.=1"], "is not a key"),
         ] {
             let error = changes(&owned(settings), &[]).unwrap_err();
