@@ -71,6 +71,20 @@ struct Table {
     resized: bool,
 }
 
+impl Table {
+    /// Takes out all entries of a port. `Fdb::forget_port` would look at every slot, even for a port without entries.
+    fn forget(&mut self, id: PortId) {
+        flush(&self.fdb, id);
+        self.statics.retain(|(vid, mac), port| {
+            let keep = *port != id;
+            if !keep {
+                self.fdb.remove(*vid, *mac);
+            }
+            keep
+        });
+    }
+}
+
 impl Registry {
     /// Nothing is there yet. `seed` feeds the hash of the MAC tables: random, and unknown to guests.
     pub fn new(seed: u64) -> Self {
@@ -126,7 +140,7 @@ impl Registry {
                 flush(&table.fdb, *port);
             }
             for port in &self.retired {
-                table.fdb.forget_port(*port);
+                flush(&table.fdb, *port);
             }
         }
         self.stale.clear();
@@ -233,8 +247,14 @@ pub fn compile(
 }
 
 impl Registry {
-    /// Ports and switches that are not in the configuration any more.
+    /// Switches and ports that are not in the configuration any more.
     fn retire(&mut self, config: &ValidConfig) {
+        let wanted: HashSet<&str> = config
+            .switches()
+            .iter()
+            .map(|switch| switch.name.as_str())
+            .collect();
+        self.switches.retain(|name, _| wanted.contains(name.as_str()));
         let wanted: HashSet<&str> = config.ports().iter().map(|port| port.name.as_str()).collect();
         let gone: Vec<Name> = self
             .ports
@@ -245,19 +265,12 @@ impl Registry {
         for name in gone {
             if let Some(slot) = self.ports.remove(&name) {
                 if let Some(table) = self.switches.get_mut(&slot.place.switch) {
-                    table.fdb.forget_port(slot.id);
-                    table.statics.retain(|_, port| *port != slot.id);
+                    table.forget(slot.id);
                 }
                 self.stale.remove(&slot.id);
                 self.retired.push(slot.id);
             }
         }
-        let wanted: HashSet<&str> = config
-            .switches()
-            .iter()
-            .map(|switch| switch.name.as_str())
-            .collect();
-        self.switches.retain(|name, _| wanted.contains(name.as_str()));
     }
 
     /// The switches with their MAC tables, new or of another size where the configuration says so.
@@ -312,8 +325,7 @@ impl Registry {
             if slot.place.switch != place.switch
                 && let Some(table) = self.switches.get_mut(&slot.place.switch)
             {
-                table.fdb.forget_port(slot.id);
-                table.statics.retain(|_, owner| *owner != slot.id);
+                table.forget(slot.id);
             }
             if let Some(table) = self.switches.get(switch) {
                 flush(&table.fdb, slot.id);

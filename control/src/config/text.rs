@@ -1,6 +1,6 @@
 //! The text of a configuration file, YAML 1.2 or its subset JSON, read and written.
 //!
-//! Reading finds every error at once, those of form ([`super::de`]) and those of meaning ([`Config::validate`]) alike, each with its
+//! Reading finds every error at once, those of form and those of meaning ([`Config::validate`]) alike, each with its
 //! line, its column and its path. An error that only follows from another is not told.
 
 use serde_json::Value;
@@ -72,7 +72,8 @@ fn judge(mut tree: Tree, mut errors: Vec<TreeError>) -> Result<ValidConfig, Vec<
         Err(more) => {
             let news = more
                 .into_iter()
-                .filter(|error| !error.depends.iter().any(|path| tree.is_pruned(path)));
+                .filter(|error| !error.depends.iter().any(|path| tree.is_pruned(path)))
+                .take(MAX_ERRORS);
             errors.extend(news.map(|error| locate(&tree, error)));
             Err(problems(errors))
         }

@@ -698,3 +698,52 @@ impl JsonSchema for VlanList {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_one_text_form() {
+        for (text, printed) in [
+            ("300s", "300s"),
+            ("10m", "600s"),
+            ("60m", "1h"),
+            ("2d", "48h"),
+            ("1500ms", "1500ms"),
+            ("2000ms", "2s"),
+            ("0s", "0s"),
+        ] {
+            let time: Duration = text.parse().unwrap();
+            assert_eq!(time.to_string(), printed);
+            assert_eq!(printed.parse(), Ok(time));
+        }
+        for bad in [
+            "",
+            "s",
+            "5",
+            "5 s",
+            "-5s",
+            "+5s",
+            "1.5s",
+            "5x",
+            "18446744073709551615d",
+            "99999999999999999999s",
+        ] {
+            assert!(bad.parse::<Duration>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_of_vlans_are_sets() {
+        let list =
+            |ranges: &[&str]| -> VlanList { ranges.iter().map(|range| range.parse().unwrap()).collect() };
+        let vids = |ranges: &[&str]| -> Vec<u16> { list(ranges).set().iter().map(Vid::get).collect() };
+        assert_eq!(vids(&["100", "5-7", "6 - 8"]), [5, 6, 7, 8, 100]);
+        assert_eq!(vids(&[]).len(), 4094);
+        assert_eq!(list(&["100", "200-299", "7-7"]).to_string(), "100,200-299,7");
+        for bad in ["", "-", "1-", "-1", "1-2-3", "0-5", "5-4095", "9-5", "a"] {
+            assert!(bad.parse::<VlanRange>().is_err(), "{bad}");
+        }
+    }
+}
