@@ -49,6 +49,21 @@ pub struct SendFailure {
     pub errno: i32,
 }
 
+impl SendFailure {
+    /// Sorts an error of the system: a device that is down or gone, a queue that is full, or a frame it doesn't like.
+    fn from_system(error: &io::Error) -> Self {
+        let (reason, errno) = match error.raw_os_error() {
+            // A TAP says EIO when its netdev is down and EBADFD when it was deleted; AF_PACKET says the others.
+            Some(libc::EIO | libc::EBADFD | libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => {
+                (DropReason::TxPortDown, 0)
+            }
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => (DropReason::TxQueueFull, 0),
+            errno => (DropReason::TxError, errno.unwrap_or(0)),
+        };
+        Self { reason, errno }
+    }
+}
+
 /// One receive and one transmit queue of a port, owned by one worker.
 ///
 /// What the trait leaves open on purpose: a queue may keep a frame's chunk and send it later (AF_XDP hands the descriptor

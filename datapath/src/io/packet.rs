@@ -3,7 +3,7 @@
 //! The socket sees what the device receives and sends what the device transmits; `PACKET_VNET_HDR` keeps super-frames and
 //! partial checksums whole both ways, and a VLAN tag that the kernel took off is put back. Ordinary frames arrive in
 //! a shared ring, longer ones by system calls in batches, and all leave by system calls in batches. The host's own stack is kept
-//! out by a filter behind the socket ([`HostFilter`]), and promiscuous mode is the socket's membership: both end with
+//! out by a filter behind the socket (`sys::bpf`), and promiscuous mode is the socket's membership: both end with
 //! the descriptors, however the process ends.
 
 use std::io;
@@ -157,7 +157,7 @@ impl Queue for PacketQueue {
             match self.socket.send(frames) {
                 Ok(sent) => rest = &mut rest[sent..],
                 Err(error) => {
-                    let failure = failure(&error);
+                    let failure = SendFailure::from_system(&error);
                     // A full queue or a dead device refuses the rest too; a bad frame only itself.
                     let refused = if failure.reason == DropReason::TxError {
                         1
@@ -230,21 +230,4 @@ fn frame(chunk: Chunk, received: &Received) -> Frame {
         frame.insert_tag([a, b, c, d]);
     }
     frame
-}
-
-fn failure(error: &io::Error) -> SendFailure {
-    match error.raw_os_error() {
-        Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => SendFailure {
-            reason: DropReason::TxPortDown,
-            errno: 0,
-        },
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendFailure {
-            reason: DropReason::TxQueueFull,
-            errno: 0,
-        },
-        errno => SendFailure {
-            reason: DropReason::TxError,
-            errno: errno.unwrap_or(0),
-        },
-    }
 }

@@ -8,7 +8,6 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use switch_core::offload::Capabilities;
-use switch_core::verdict::DropReason;
 
 use super::{BATCH, BATCH_OCTETS, OpenError, Outgoing, Queue, SendFailure, TapSpec, vnet};
 use crate::frame::Frame;
@@ -131,7 +130,7 @@ impl Queue for TapQueue {
             frame.retag(item.tag);
             let header = vnet::encode(&frame.offload);
             if let Err(error) = self.file.write(frame.with_header(&header)) {
-                item.outcome = Err(failure(&error));
+                item.outcome = Err(SendFailure::from_system(&error));
             }
         }
     }
@@ -142,23 +141,5 @@ impl Queue for TapQueue {
 
     fn capabilities(&self) -> Capabilities {
         self.capabilities
-    }
-}
-
-fn failure(error: &io::Error) -> SendFailure {
-    match error.raw_os_error() {
-        // EIO: the netdev is down. EBADFD: it was deleted.
-        Some(libc::EIO | libc::EBADFD) => SendFailure {
-            reason: DropReason::TxPortDown,
-            errno: 0,
-        },
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => SendFailure {
-            reason: DropReason::TxQueueFull,
-            errno: 0,
-        },
-        errno => SendFailure {
-            reason: DropReason::TxError,
-            errno: errno.unwrap_or(0),
-        },
     }
 }
