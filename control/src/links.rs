@@ -48,9 +48,7 @@ impl Link {
     pub fn trouble(&self) -> Option<String> {
         let name = &self.name;
         if !self.up {
-            Some(format!(
-                "device {name} is down; bring it up with: ip link set {name} up"
-            ))
+            Some(down(name))
         } else if !self.carrier {
             Some(format!(
                 "device {name} has no carrier; look at its cable or at its other end"
@@ -59,6 +57,11 @@ impl Link {
             None
         }
     }
+}
+
+/// What to say of a netdev that nobody has set up.
+pub fn down(name: &str) -> String {
+    format!("device {name} is down; bring it up with: ip link set {name} up")
 }
 
 /// What became of the netdevs.
@@ -136,7 +139,7 @@ impl Drop for Monitor {
 }
 
 impl Monitor {
-    /// Subscribes. The first [`Monitor::next`] is everything there is.
+    /// Subscribes, and reads the table.
     pub async fn start() -> Result<(Self, Links), LinkError> {
         let (connection, handle, messages) =
             rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).map_err(LinkError::Open)?;
@@ -162,30 +165,44 @@ impl Monitor {
         Ok(Change::All(links.iter().filter_map(Link::from_message).collect()))
     }
 
-    /// The next change; `None` when the socket is gone.
-    pub async fn next(&mut self) -> Result<Option<Change>, LinkError> {
-        while let Some((message, _)) = self.messages.next().await {
-            match message.payload {
-                // A bridge tells of its ports in the same words, under its own family.
-                NetlinkPayload::InnerMessage(
-                    RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link),
-                ) if link.header.interface_family != AddressFamily::Unspec => {}
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-                    if let Some(link) = Link::from_message(&link) {
-                        return Ok(Some(Change::New(link)));
-                    }
-                }
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
-                    return Ok(Some(Change::Gone {
-                        index: link.header.index,
-                    }));
-                }
-                NetlinkPayload::Overrun(_) => return self.list().await.map(Some),
-                _ => {}
+    /// The next changes, as many as there are at once; none when the socket is gone.
+    pub async fn next(&mut self) -> Result<Vec<Change>, LinkError> {
+        let mut changes = Vec::new();
+        while changes.is_empty() {
+            let Some((message, _)) = self.messages.next().await else {
+                break;
+            };
+            let mut lost = read(message, &mut changes);
+            while let Ok((message, _)) = self.messages.try_recv() {
+                lost |= read(message, &mut changes);
+            }
+            if lost {
+                changes.push(self.list().await?);
             }
         }
-        Ok(None)
+        Ok(changes)
     }
+}
+
+/// Takes a message's change; true if messages before it were lost.
+fn read(message: NetlinkMessage<RouteNetlinkMessage>, changes: &mut Vec<Change>) -> bool {
+    let (link, gone) = match message.payload {
+        NetlinkPayload::Overrun(_) => return true,
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => (link, false),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => (link, true),
+        _ => return false,
+    };
+    // A bridge tells of its ports in the same words, under its own family.
+    if link.header.interface_family == AddressFamily::Unspec {
+        if gone {
+            changes.push(Change::Gone {
+                index: link.header.index,
+            });
+        } else {
+            changes.extend(Link::from_message(&link).map(Change::New));
+        }
+    }
+    false
 }
 
 #[cfg(test)]

@@ -201,7 +201,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let mut daemon = Daemon::new(Parts {
         datapath: Arc::new(datapath),
         opener: Box::new(Kernel),
-        store,
+        store: Box::new(store),
         events: Arc::clone(&events),
         links,
         host: HostSettings::recover(&settings.state),
@@ -264,8 +264,8 @@ async fn serve(socket: Socket, app: App, authority: Authority) -> String {
 async fn watch_links(mut monitor: Monitor, daemon: Shared) -> String {
     loop {
         match monitor.next().await {
-            Ok(Some(change)) => daemon.lock().links_changed(change),
-            Ok(None) => return "netlink was closed".to_owned(),
+            Ok(changes) if changes.is_empty() => return "netlink was closed".to_owned(),
+            Ok(changes) => daemon.lock().links_changed(changes),
             Err(error) => return error.to_string(),
         }
     }

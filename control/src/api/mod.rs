@@ -10,3 +10,5 @@ pub mod model;
 pub mod openapi;
 pub mod routes;
 pub mod server;
+#[cfg(test)]
+mod tests;

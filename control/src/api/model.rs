@@ -31,7 +31,7 @@ pub struct PendingConfirm {
     pub generation: u64,
     /// The generation that comes back.
     pub back_to: u64,
-    /// Whole seconds until then.
+    /// Seconds until then, rounded up.
     pub seconds_left: u64,
 }
 

@@ -511,7 +511,7 @@ impl Daemon {
         self.pending.as_ref().map(|pending| PendingConfirm {
             generation: self.generation,
             back_to: pending.before_generation,
-            seconds_left: pending.deadline.duration_since(Instant::now()).as_secs(),
+            seconds_left: (pending.deadline.duration_since(Instant::now()).as_millis() as u64).div_ceil(1000),
         })
     }
 }

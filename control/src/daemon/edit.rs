@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use switch_core::addr::MacAddr;
+use switch_core::vid::Vid;
 
 use super::{Daemon, Failure, Request};
 use crate::api::model::{ApplyReport, MacEdit, PortEdit};
@@ -60,13 +61,16 @@ impl Daemon {
     /// `POST /v1/macs`
     pub fn add_mac(&mut self, edit: &MacEdit, author: String) -> Result<ApplyReport, Failure> {
         let (mut value, switch) = self.with_port(&edit.port)?;
+        let port = self.known_port(&edit.port)?;
+        let own = untagged(port);
         let mut entry = json!({ "mac": edit.mac });
-        if let Some(vlan) = edit.vlan.filter(|vlan| *vlan != 0) {
-            entry["vlan"] = json!(vlan);
+        if edit.vlan.is_some() && edit.vlan != own {
+            entry["vlan"] = json!(edit.vlan);
         }
-        let statics = self.statics_of(&mut value, &switch, &edit.port)?;
-        if !statics.contains(&entry) {
-            statics.push(entry);
+        let wanted = edit.vlan.or(own);
+        let known = |(vid, mac): &(Vid, MacAddr)| Some(vid.get()) == wanted && *mac == edit.mac;
+        if !port.static_macs.iter().any(known) {
+            self.statics_of(&mut value, &switch, &edit.port)?.push(entry);
         }
         self.apply_value(
             &value,
@@ -79,7 +83,7 @@ impl Daemon {
         let (mut value, switch) = self.with_port(&edit.port)?;
         let port = self.known_port(&edit.port)?;
         let own = untagged(port);
-        let wanted = edit.vlan.map_or(own, Some);
+        let wanted = edit.vlan.or(own);
         let statics = self.statics_of(&mut value, &switch, &edit.port)?;
         let before = statics.len();
         statics.retain(|entry| {

@@ -15,6 +15,8 @@ mod file;
 mod host;
 mod ports;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod views;
 
@@ -41,7 +43,7 @@ use crate::config::{Registry, ValidConfig, compile};
 use crate::events::{EventLog, Kind};
 use crate::links::{Change, Links};
 use crate::metrics::ApplyCounts;
-use crate::store::{Store, StoreError};
+use crate::store::{Generation, NewGeneration, Store, StoreError, Summary};
 
 /// How often MAC addresses that nobody uses any more are taken out of the tables. Lookups look at the age themselves;
 /// this only frees the room.
@@ -84,6 +86,30 @@ fn count_errors(count: usize) -> String {
     }
 }
 
+/// Where the desired state and its history are kept: the embedded [`Store`], but for tests.
+pub trait Generations: Send {
+    /// Commits a generation; returns its number once it is durable.
+    fn commit(&self, new: &NewGeneration) -> Result<u64, StoreError>;
+    /// One generation.
+    fn get(&self, generation: u64) -> Result<Option<Generation>, StoreError>;
+    /// All generations kept, the newest first.
+    fn history(&self) -> Result<Vec<Summary>, StoreError>;
+}
+
+impl Generations for Store {
+    fn commit(&self, new: &NewGeneration) -> Result<u64, StoreError> {
+        self.commit(new)
+    }
+
+    fn get(&self, generation: u64) -> Result<Option<Generation>, StoreError> {
+        self.get(generation)
+    }
+
+    fn history(&self) -> Result<Vec<Summary>, StoreError> {
+        self.history()
+    }
+}
+
 /// The daemon, shared by the tasks of the event loop.
 #[derive(Clone)]
 pub struct Shared(Arc<Mutex<Daemon>>);
@@ -106,7 +132,7 @@ impl Shared {
 pub struct Daemon {
     datapath: Arc<Datapath>,
     opener: Box<dyn Opener>,
-    store: Store,
+    store: Box<dyn Generations>,
     events: Arc<EventLog>,
     /// Told when [`Daemon::deadline`] may have come nearer.
     wake: Arc<Notify>,
@@ -136,7 +162,7 @@ pub struct Parts {
     /// Opens the devices.
     pub opener: Box<dyn Opener>,
     /// The configurations.
-    pub store: Store,
+    pub store: Box<dyn Generations>,
     /// Where to say what happens.
     pub events: Arc<EventLog>,
     /// The netdevs.
@@ -221,9 +247,18 @@ impl Daemon {
         }
     }
 
-    /// Takes a change of the netdevs up.
-    pub fn links_changed(&mut self, change: Change) {
-        if self.links.apply(change) {
+    /// Takes changes of the netdevs up.
+    pub fn links_changed(&mut self, changes: Vec<Change>) {
+        let mut differs = false;
+        for change in changes {
+            match &change {
+                Change::New(link) => self.ports.values_mut().for_each(|port| port.tell(&link.name)),
+                Change::All(_) => self.ports.values_mut().for_each(Runtime::tell_all),
+                Change::Gone { .. } => {}
+            }
+            differs |= self.links.apply(change);
+        }
+        if differs {
             self.reconcile(Instant::now());
         }
     }

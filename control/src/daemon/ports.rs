@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::Daemon;
 use crate::config::validate::{Attachment, EffectivePort, EffectiveSwitch};
 use crate::events::Kind;
+use crate::links::{self, Links};
 
 /// The queues of a port that was opened, one per worker.
 pub type Queues = Vec<Box<dyn io::Queue>>;
@@ -119,6 +120,10 @@ pub struct Runtime {
     trouble: Option<String>,
     failures: u32,
     retry_at: Option<Instant>,
+    /// The netdev that was attached last, where netlink sees it.
+    last_index: Option<u32>,
+    /// Netlink has told of the TAP since it was opened; before, it has only just been made.
+    told: bool,
 }
 
 impl Runtime {
@@ -131,6 +136,8 @@ impl Runtime {
             trouble: None,
             failures: 0,
             retry_at: None,
+            last_index: None,
+            told: false,
         }
     }
 
@@ -169,8 +176,30 @@ impl Runtime {
 
     fn opened(&mut self, index: Option<u32>, now: Instant) {
         self.attached = Some(Attached { index, since: now });
+        self.last_index = index;
+        self.told = false;
         self.trouble = None;
         self.retry_at = None;
+    }
+
+    /// Takes the netdev for the attached one that was opened before netlink told of it.
+    fn adopt(&mut self, links: &Links) {
+        if let (DeviceSpec::Packet(spec), Some(attached)) = (&self.spec, &mut self.attached)
+            && attached.index.is_none()
+        {
+            attached.index = links.named(&spec.device).map(|link| link.index);
+            self.last_index = attached.index;
+        }
+    }
+
+    /// Netlink has told of a netdev of this name.
+    pub(super) fn tell(&mut self, name: &str) {
+        self.told |= self.spec.netdev() == (None, name);
+    }
+
+    /// Netlink has told of all netdevs.
+    pub(super) fn tell_all(&mut self) {
+        self.told = true;
     }
 }
 
@@ -195,6 +224,10 @@ impl Daemon {
                     Need::Nothing
                 };
                 match self.links.named(name) {
+                    // Opened, and netlink is about to tell.
+                    None if runtime.attached.is_some_and(|attached| attached.index.is_none()) => {
+                        (Need::Nothing, None)
+                    }
                     None => (
                         close,
                         Some(OpenError::Missing { device: name.clone() }.to_string()),
@@ -214,18 +247,21 @@ impl Daemon {
                     let need = if due { Need::Open } else { Need::Nothing };
                     return (need, runtime.trouble.clone());
                 }
-                (Need::Nothing, self.tap_trouble(spec))
+                (Need::Nothing, self.tap_trouble(spec, runtime.told))
             }
         }
     }
 
-    /// A TAP that is still in the daemon's namespace may be down; elsewhere it is its user's affair.
-    fn tap_trouble(&self, spec: &TapSpec) -> Option<String> {
-        let link = match spec.netns {
-            None => self.links.named(&spec.name),
-            Some(_) => None,
-        };
-        link.filter(|link| !link.up).and_then(|link| link.trouble())
+    /// A TAP that is still in the daemon's namespace may be down, as every new one is; elsewhere it is its user's affair.
+    fn tap_trouble(&self, spec: &TapSpec, told: bool) -> Option<String> {
+        if spec.netns.is_some() {
+            return None;
+        }
+        match self.links.named(&spec.name) {
+            Some(link) if link.up => None,
+            None if told => None,
+            Some(_) | None => Some(links::down(&spec.name)),
+        }
     }
 
     /// Opens the device of a port that is not attached. The queues are not the workers' yet.
@@ -245,7 +281,7 @@ impl Daemon {
                 runtime.opened(link.as_ref().map(|link| link.index), now);
                 runtime.trouble = match &runtime.spec {
                     DeviceSpec::Packet(_) => link.and_then(|link| link.trouble()),
-                    DeviceSpec::Tap(spec) => self.tap_trouble(spec),
+                    DeviceSpec::Tap(spec) => self.tap_trouble(spec, false),
                 };
                 Some(queues)
             }
@@ -265,10 +301,15 @@ impl Daemon {
             let Some(mut runtime) = self.ports.remove(&name) else {
                 continue;
             };
+            runtime.adopt(&self.links);
             let before = (runtime.is_up(), runtime.reason());
             let (need, trouble) = self.judge(&runtime, now);
             match need {
-                Need::Nothing => runtime.trouble = trouble,
+                Need::Nothing => {
+                    runtime.trouble = trouble;
+                    // An attempt that is due and not wanted any more must not keep its deadline.
+                    runtime.retry_at = runtime.retry_at.filter(|at| *at > now);
+                }
                 Need::Close => {
                     self.detach(&name, &mut runtime);
                     runtime.trouble = trouble;
@@ -280,7 +321,11 @@ impl Daemon {
                         self.detach(&name, &mut runtime);
                         changed = true;
                     }
+                    let last = runtime.last_index;
                     if let Some(queues) = self.open(&mut runtime, now) {
+                        if runtime.last_index != last || runtime.last_index.is_none() {
+                            self.forget_guest(&name);
+                        }
                         self.host.take(&runtime.spec, &self.links);
                         attach.push((name.clone(), queues));
                     }
@@ -297,6 +342,13 @@ impl Daemon {
             self.publish(attach);
         }
         self.wake.notify_one();
+    }
+
+    /// The device is another one now, and so may its guest be.
+    fn forget_guest(&self, name: &str) {
+        if let Some(state) = self.registry.state(name) {
+            state.reset();
+        }
     }
 
     /// Says in the event log how a port is.
