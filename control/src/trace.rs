@@ -315,7 +315,7 @@ impl Teller<'_> {
     fn hop(&self, hop: &Hop) -> TraceHop {
         TraceHop {
             port: self.names.port(hop.port),
-            vlan: hop.tag.map(|tag| tag.raw_vid()),
+            vlan: hop.tag.map(switch_core::vid::Tag::raw_vid),
         }
     }
 

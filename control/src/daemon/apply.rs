@@ -139,7 +139,7 @@ impl Daemon {
             match stored {
                 Some((config, generation)) => self.take_up(config, generation),
                 None => {
-                    tracing::warn!("there is no configuration yet; `vswitchctl apply -f FILE` brings one")
+                    tracing::warn!("there is no configuration yet; `vswitchctl apply -f FILE` brings one");
                 }
             }
             return Ok(());

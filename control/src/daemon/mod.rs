@@ -216,9 +216,7 @@ impl Daemon {
     pub fn deadline(&self) -> Instant {
         let retries = self.ports.values().filter_map(Runtime::retry_at);
         let confirm = self.pending.as_ref().map(|pending| pending.deadline);
-        retries
-            .chain(confirm)
-            .fold(self.next_sweep, |earliest, deadline| earliest.min(deadline))
+        retries.chain(confirm).fold(self.next_sweep, Ord::min)
     }
 
     /// Does what is due: goes back from an unconfirmed configuration, opens devices again, sweeps the MAC tables.

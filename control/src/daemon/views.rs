@@ -235,7 +235,7 @@ impl Daemon {
                         FdbKind::Static => "static",
                     }
                     .to_owned(),
-                    age: (entry.kind == FdbKind::Dynamic).then(|| entry.age.as_secs()),
+                    age: (entry.kind == FdbKind::Dynamic).then_some(entry.age.as_secs()),
                 }
             }));
         }
