@@ -100,6 +100,22 @@ impl Raw {
             .unwrap_or_else(|error| panic!("a frame of {} octets: {error}", frame.len()));
     }
 
+    /// Sends frames one after the other, again where the kernel has no room, and counts them.
+    ///
+    /// # Panics
+    /// If the kernel refuses one for another reason.
+    pub fn send_all(&self, frames: impl Iterator<Item = Vec<u8>>) -> u64 {
+        let mut count = 0;
+        for frame in frames {
+            while let Err(error) = self.try_send(&frame) {
+                assert_eq!(error, Errno::ENOBUFS, "a frame of {} octets", frame.len());
+                std::thread::yield_now();
+            }
+            count += 1;
+        }
+        count
+    }
+
     /// The next frame received, if one is there or comes within `bound`.
     pub fn receive(&mut self, bound: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + bound;

@@ -1,3 +1,18 @@
 //! End to end tests, one module per theme; see the crate's documentation and `tests/README.md`.
 
+mod capture;
+mod config;
+mod fdb;
 mod harness;
+mod hostile;
+mod idle;
+mod metrics;
+mod never;
+mod ovs;
+mod qemu;
+mod reach;
+mod security;
+mod sum;
+mod transfer;
+mod vlan;
+mod wires;
