@@ -259,7 +259,12 @@ impl Lab {
     }
 
     /// Waits until the counters added since `before` satisfy `condition`, and gives them.
-    pub fn stats_until(&self, what: &str, before: &Stats, condition: impl Fn(&Stats) -> bool) -> Stats {
+    pub fn stats_until(
+        &self,
+        what: &str,
+        before: &Stats,
+        mut condition: impl FnMut(&Stats) -> bool,
+    ) -> Stats {
         let mut last = Stats::default();
         let start = std::time::Instant::now();
         while start.elapsed() < BOUND {

@@ -40,7 +40,9 @@ switches:
 }
 
 fn config_of(lab: &Lab) -> Value {
-    lab.json(&["config"])["config"].clone()
+    let config = lab.json(&["config"]);
+    assert!(config["switches"].is_object(), "`config` prints the configuration: {config:#}");
+    config
 }
 
 #[test]
@@ -310,7 +312,7 @@ fn a_device_that_goes_and_comes_back_is_attached_again() {
     let lab = Lab::new();
     let (host, a, b) = (lab.host(), lab.namespace("a"), lab.namespace("b"));
     lab.start(&format!(
-        "version: 1\nswitches: {{ vs0: {{ port-groups: {{ web: {{}} }}, ports: {{\n\
+        "version: 1\nswitches: {{ vs0: {{ port-groups: {{ web: {{}} }}, ports: {{ \
          a: {{ port-group: web, device: veth-a }}, b: {{ port-group: web, tap: eth0, netns: {} }} }} }} }}\n",
         b.name()
     ));
@@ -351,7 +353,7 @@ fn a_device_set_down_is_told_and_comes_back() {
     lab.veth((&host, "veth-a"), (&a, "eth0"));
     lab.veth((&host, "veth-b"), (&b, "eth0"));
     lab.start(
-        "version: 1\nswitches: { vs0: { port-groups: { web: {} }, ports: {\n\
+        "version: 1\nswitches: { vs0: { port-groups: { web: {} }, ports: { \
          a: { port-group: web, device: veth-a }, b: { port-group: web, device: veth-b } } } }\n",
     );
     a.address("eth0", "10.0.0.1/24");
@@ -371,6 +373,7 @@ fn after_a_crash_the_last_committed_configuration_is_taken_up() {
     let lab = Lab::new();
     let (a, b, _) = pair(&lab);
     lab.ctl(&["port", "add", "c", "--group", "lab", "--tap", "tap-c"]);
+    assert!(lab.wait_down("c").contains("ip link set tap-c up"), "the reason says what to do");
     let (config, generation) = (config_of(&lab), lab.generation());
     lab.kill();
     assert!(
@@ -382,6 +385,7 @@ fn after_a_crash_the_last_committed_configuration_is_taken_up() {
     assert_eq!((config_of(&lab), lab.generation()), (config, generation));
     a.address("eth0", "10.0.0.1/24");
     b.address("eth0", "10.0.0.2/24");
+    lab.host().up("tap-c");
     lab.wait_all_up();
     wait_until("the stations reach each other", BOUND, || a.pings("10.0.0.2", 1));
 }
@@ -449,8 +453,8 @@ fn a_graceful_stop_leaves_everything_as_found() {
     let before = state(&host);
     assert!(a.pings("10.0.0.9", 1), "the host's stack answers before");
     lab.start(
-        "version: 1\nswitches: { vs0: { port-groups: { web: {} }, ports: {\n\
-         a: { port-group: web, device: veth-a }, b: { port-group: web, tap: tap-b },\n\
+        "version: 1\nswitches: { vs0: { port-groups: { web: {} }, ports: { \
+         a: { port-group: web, device: veth-a }, b: { port-group: web, tap: tap-b }, \
          c: { port-group: web, tap: tap-c, persistent: true } } } }\n",
     );
     lab.wait_up("a");
@@ -497,13 +501,19 @@ fn a_tap_that_another_process_holds_is_named() {
             "--socket", &socket, "port", "add", "x", "--group", "web", "--tap", "taken",
         ],
     );
-    let stderr = output.failed(1);
-    assert!(
-        stderr.contains("taken") && stderr.contains("another process"),
-        "{stderr}"
-    );
+    // As with a device that is not there yet: the port is wanted, and says what it waits for.
+    let stdout = output.ok();
+    assert!(stdout.contains("`taken` is held by another process"), "{stdout}");
     let output = run(&ctl, &["--socket", &socket, "-o", "json", "port", "list"]).ok();
-    assert_eq!(output.trim(), "[]", "nothing was changed");
+    let rows: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(rows[0]["state"], "down");
+    assert!(rows[0]["reason"].as_str().unwrap_or_default().contains("another process"), "{rows:#}");
+    // The TAP is free when the first daemon has ended.
+    lab.stop();
+    wait_until("the port takes its TAP", BOUND, || {
+        let output = run(&ctl, &["--socket", &socket, "-o", "json", "port", "list"]).ok();
+        host.link("taken").is_some() && !output.contains("another process")
+    });
 }
 
 #[test]
