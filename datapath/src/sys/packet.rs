@@ -97,8 +97,12 @@ impl Socket {
 
     /// Joins the fanout group `id` (or makes a new one, with `None`), which spreads frames over its sockets by flow.
     /// Returns the group's id. Call after [`Socket::bind`].
+    ///
+    /// A group receives by a hook of its own, so it has to be told anew to be blind to what the device sends.
     pub fn join_fanout(&self, id: Option<u16>) -> io::Result<u16> {
-        const HASH: u32 = libc::PACKET_FANOUT_HASH << 16;
+        // PACKET_FANOUT_FLAG_IGNORE_OUTGOING of <linux/if_packet.h>
+        const IGNORE_OUTGOING: u32 = 0x4000 << 16;
+        const HASH: u32 = (libc::PACKET_FANOUT_HASH << 16) | IGNORE_OUTGOING;
         const UNIQUE: u32 = libc::PACKET_FANOUT_FLAG_UNIQUEID << 16;
         let request = match id {
             Some(id) => u32::from(id) | HASH,
