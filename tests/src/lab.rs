@@ -360,7 +360,7 @@ impl Lab {
             }
         }
         for number in 0..self.daemons.get() {
-            let log = fs::read_to_string(self.path(&format!("vswitchd-{number}.log"))).unwrap_or_default();
+            let log = fs::read_to_string(self.path(&format!("vswitchd-{number}.err"))).unwrap_or_default();
             let from = log.lines().count().saturating_sub(60);
             println!("--- end of the log of daemon {number}");
             log.lines().skip(from).for_each(|line| println!("{line}"));

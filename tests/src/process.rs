@@ -113,7 +113,8 @@ fn text_of<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> String {
     })
 }
 
-/// A program that runs beside the test, its output going to a file. It ends when dropped, and with the test's thread.
+/// A program that runs beside the test, its output going to a file, and its errors to another of the same name with `.err`.
+/// It ends when dropped, and with the test's thread.
 #[derive(Debug)]
 pub struct Peer {
     child: Child,
@@ -142,14 +143,15 @@ impl Peer {
     ) -> Self {
         let text = text_of(program, arguments);
         let file = File::create(log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
-        let both = file.try_clone().expect("a descriptor is free");
+        let errors =
+            File::create(errors_of(log)).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", program])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(file)
-            .stderr(both);
+            .stderr(errors);
         prepare(&mut command);
         let child = command
             .spawn()
@@ -171,9 +173,11 @@ impl Peer {
         &mut self.child
     }
 
-    /// What it has written so far.
+    /// What it has written so far, its errors last.
     pub fn output(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+        let files =
+            [self.log.clone(), errors_of(&self.log)].map(|path| std::fs::read(path).unwrap_or_default());
+        String::from_utf8_lossy(&files.concat()).into_owned()
     }
 
     /// Its exit status, if it has ended.
@@ -227,6 +231,10 @@ impl Peer {
             None
         });
     }
+}
+
+fn errors_of(log: &Path) -> PathBuf {
+    log.with_extension("err")
 }
 
 impl Drop for Peer {

@@ -41,7 +41,10 @@ switches:
 
 fn config_of(lab: &Lab) -> Value {
     let config = lab.json(&["config"]);
-    assert!(config["switches"].is_object(), "`config` prints the configuration: {config:#}");
+    assert!(
+        config["switches"].is_object(),
+        "`config` prints the configuration: {config:#}"
+    );
     config
 }
 
@@ -373,7 +376,10 @@ fn after_a_crash_the_last_committed_configuration_is_taken_up() {
     let lab = Lab::new();
     let (a, b, _) = pair(&lab);
     lab.ctl(&["port", "add", "c", "--group", "lab", "--tap", "tap-c"]);
-    assert!(lab.wait_down("c").contains("ip link set tap-c up"), "the reason says what to do");
+    assert!(
+        lab.wait_down("c").contains("ip link set tap-c up"),
+        "the reason says what to do"
+    );
     let (config, generation) = (config_of(&lab), lab.generation());
     lab.kill();
     assert!(
@@ -507,7 +513,13 @@ fn a_tap_that_another_process_holds_is_named() {
     let output = run(&ctl, &["--socket", &socket, "-o", "json", "port", "list"]).ok();
     let rows: Value = serde_json::from_str(&output).unwrap();
     assert_eq!(rows[0]["state"], "down");
-    assert!(rows[0]["reason"].as_str().unwrap_or_default().contains("another process"), "{rows:#}");
+    assert!(
+        rows[0]["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("another process"),
+        "{rows:#}"
+    );
     // The TAP is free when the first daemon has ended.
     lab.stop();
     wait_until("the port takes its TAP", BOUND, || {

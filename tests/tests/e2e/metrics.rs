@@ -98,7 +98,10 @@ fn the_exposition_agrees_with_the_command() {
     for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
         let mut words = line.split(' ').skip(2);
         let (name, kind) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        assert!(name.starts_with("vswitch_"), "{line}");
+        assert!(
+            name.starts_with("vswitch_") || name.starts_with("process_"),
+            "{line}"
+        );
         assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
         assert!(text.contains(&format!("# HELP {name} ")), "{line}");
     }
