@@ -424,6 +424,20 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_every_family() {
+        let page = include_str!("../../docs/metrics.md");
+        for Family { name, help, .. } in FAMILIES {
+            let row = page
+                .lines()
+                .find(|line| line.starts_with(&format!("| `{name}` |")));
+            assert!(
+                row.is_some_and(|row| row.ends_with(&format!("| {help} |"))),
+                "docs/metrics.md does not say of {name}: {help}"
+            );
+        }
+    }
+
+    #[test]
     fn promtool_has_nothing_to_say() {
         use std::io::Write;
         use std::process::{Command, Stdio};

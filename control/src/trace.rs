@@ -64,7 +64,11 @@ pub fn trace(
             hops: hops.iter().map(|hop| teller.hop(hop)).collect(),
         },
         Err(reason) => {
-            let why = teller.reason(reason);
+            let hit = taken.iter().rev().find_map(|step| match step {
+                Step::Hit { port } => Some(*port),
+                _ => None,
+            });
+            let why = teller.reason(reason, hit);
             steps.push(said(stage_of(reason), "drop", why.clone()));
             TraceReport {
                 frame: summary,
@@ -319,15 +323,31 @@ impl Teller<'_> {
         }
     }
 
-    /// The reason's explanation, and the setting that decided it.
-    fn reason(&self, reason: DropReason) -> String {
+    /// The reason's explanation, and the setting that decided it. `hit` is the port of the destination, where it is known.
+    fn reason(&self, reason: DropReason, hit: Option<PortId>) -> String {
         use DropReason as R;
+        let hit = hit.unwrap_or(self.port.id);
         let key = match reason {
+            R::MacChanged => {
+                let setting = self.setting_of("security.mac-changes", hit);
+                return format!("{} It is decided by {setting}.", reason.explain());
+            }
+            R::EgressVlan => {
+                let setting = self.setting_of("vlan", hit);
+                return format!("{} It is decided by {setting}.", reason.explain());
+            }
+            R::Isolated => {
+                return format!(
+                    "{} They are {} and {}.",
+                    reason.explain(),
+                    self.setting("isolated"),
+                    self.setting_of("isolated", hit)
+                );
+            }
             R::PortDisabled => "enabled",
             R::VlanTagged | R::VlanUntagged | R::VlanNotAllowed => "vlan",
             R::ForgedTransmit => "security.forged-transmits",
             R::MacLimit => "mac-limit",
-            R::Isolated => "isolated",
             R::TooLong => {
                 let mtu = self.snapshot.switch(self.port.switch).mtu;
                 return format!("{} The switch's `mtu` is {mtu}.", reason.explain());
@@ -425,6 +445,34 @@ mod tests {
             assert!(stages.contains(stage), "{stage} is not in {report:?}");
         }
         assert_eq!(snapshot.switches()[0].fdb.counters().entries, 0);
+    }
+
+    #[test]
+    fn a_drop_at_the_destination_names_the_destinations_setting() {
+        let switch = Switch {
+            mtu: 1500,
+            ageing: Duration::from_secs(300),
+            fdb: Arc::new(Fdb::new(64, 1)),
+        };
+        let vid = Vid::new(100).unwrap();
+        switch
+            .fdb
+            .insert_static(vid, "52:54:00:00:00:02".parse().unwrap(), PortId::new(2).unwrap())
+            .unwrap();
+        let isolated = |id| Port {
+            isolated: true,
+            ..port(id, VlanPolicy::Access(vid))
+        };
+        let snapshot = Snapshot::new(1, vec![switch], vec![isolated(1), isolated(2)]);
+        let mut known = frame(1);
+        known[..6].copy_from_slice(&[0x52, 0x54, 0, 0, 0, 2]);
+        let report = run(&snapshot, 1, &known);
+        assert_eq!(report.reason.as_deref(), Some("isolated"), "{report:?}");
+        assert!(
+            report.explanation.contains("`isolated` of port vm2"),
+            "{}",
+            report.explanation
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@
 //! A configuration that waits for its confirmation is in force but not in the store: if nobody confirms it, or the
 //! process is killed, the one before is what there is.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,6 +29,7 @@ use super::ports::{DeviceSpec, Queues, Runtime};
 use super::{Daemon, Failure};
 use crate::api::model::{ApplyReport, Change, PendingConfirm};
 use crate::config::diff::diff;
+use crate::config::validate::Attachment;
 use crate::config::{ValidConfig, text};
 use crate::events::Kind;
 use crate::links::Links;
@@ -399,6 +400,7 @@ impl Daemon {
                 warnings.push(format!("port {name} is down: {reason}"));
             }
         }
+        warnings.extend(host_addresses(config));
         warnings
     }
 
@@ -514,6 +516,34 @@ impl Daemon {
             seconds_left: (pending.deadline.duration_since(Instant::now()).as_millis() as u64).div_ceil(1000),
         })
     }
+}
+
+/// Devices that the host itself has been using: it will not be reached through them any more.
+fn host_addresses(config: &ValidConfig) -> Vec<String> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for entry in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        let Some(address) = entry.address else { continue };
+        let text = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(v4), _) => v4.ip().to_string(),
+            // Link-local addresses are the kernel's own doing.
+            (_, Some(v6)) if !v6.ip().is_unicast_link_local() => v6.ip().to_string(),
+            _ => continue,
+        };
+        found.entry(entry.interface_name).or_default().insert(text);
+    }
+    let devices = config.ports().iter().filter_map(|port| match &port.attachment {
+        Attachment::Device { device, .. } => Some((port.name.as_str(), device.as_str())),
+        Attachment::Tap { .. } => None,
+    });
+    devices
+        .filter_map(|(port, device)| {
+            let addresses: Vec<&str> = found.get(device)?.iter().map(String::as_str).collect();
+            Some(format!(
+                "device {device} of port {port} has addresses of this host ({}); while it is a port, the host is not reached by them",
+                addresses.join(", ")
+            ))
+        })
+        .collect()
 }
 
 /// Why a device that nobody has tried to attach yet would carry nothing.

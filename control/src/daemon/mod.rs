@@ -152,6 +152,8 @@ pub struct Daemon {
     file: Option<ConfigFile>,
     applies: ApplyCounts,
     moves: MoveLog,
+    /// Events of the workers that were lost, as last told.
+    lost_events: u64,
     next_sweep: Instant,
 }
 
@@ -198,6 +200,7 @@ impl Daemon {
             file: parts.file,
             applies: ApplyCounts::default(),
             moves: MoveLog::default(),
+            lost_events: 0,
             next_sweep: Instant::now() + SWEEP,
         }
     }
@@ -294,6 +297,12 @@ impl Daemon {
                 }
             }
         }
+        let lost = self.datapath.lost_events();
+        if lost > self.lost_events {
+            let message = format!("{} events of the workers were lost", lost - self.lost_events);
+            self.tell_of(Kind::Lost, None, message);
+            self.lost_events = lost;
+        }
         if failed {
             self.reconcile(now);
         }
@@ -306,7 +315,7 @@ impl Daemon {
 
     fn tell_of(&self, kind: Kind, port: Option<&str>, message: String) {
         match kind {
-            Kind::PortDown | Kind::SendFailed | Kind::ApplyFailed => tracing::warn!("{message}"),
+            Kind::PortDown | Kind::SendFailed | Kind::ApplyFailed | Kind::Lost => tracing::warn!("{message}"),
             Kind::MacMoved => tracing::debug!("{message}"),
             _ => tracing::info!("{message}"),
         }
