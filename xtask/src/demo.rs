@@ -233,7 +233,7 @@ impl Demo<'_> {
                 host::sh(&format!(
                     "ip link add port-{name} type veth peer name eth0 netns {name} address {mac}"
                 ))?;
-                host::sh(&format!("ip link set port-{name} up"))?;
+                host::sh(&format!("ip link set port-{name} addrgenmode none up"))?;
             }
         }
         Ok(if self.taps {
