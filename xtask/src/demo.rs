@@ -5,10 +5,10 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,6 +21,9 @@ use crate::steps::{Steps, bits};
 
 /// Directory with `vswitchd` and `vswitchctl` to use instead of building them.
 pub const BIN_DIR: &str = "VSWITCH_BIN_DIR";
+
+/// How long the first build may take.
+const BUILD: Duration = Duration::from_secs(3600);
 
 const METRICS: &str = "127.0.0.1:9731";
 
@@ -137,8 +140,14 @@ pub fn binaries() -> Result<(String, PathBuf)> {
             "json",
         ])
         .current_dir(host::root());
-    // What rustc has to say about an error is in the messages; cargo's own words are on standard error.
-    let out = host::output(&mut command, Duration::from_secs(1800))?;
+    // The first build takes minutes: whoever watches sees cargo's own progress.
+    if std::io::stderr().is_terminal() {
+        println!();
+        command.stderr(Stdio::inherit());
+    } else {
+        command.stderr(Stdio::piped());
+    }
+    let out = host::output_of(&mut command, BUILD)?;
     ensure!(out.status.success(), "the build failed:\n{}", out.stderr.trim());
     let executable = out
         .stdout
@@ -461,7 +470,8 @@ impl Demo<'_> {
         }
         let drops = text
             .lines()
-            .find(|line| line.starts_with("vswitch_port_drop") && line.contains("forged-transmit"));
+            .filter(|line| line.starts_with("vswitch_port_drops_total{") && line.contains("forged-transmit"))
+            .find(|line| line.contains(&format!("\"{}\"", MACHINES[0].name)));
         shown.push(drops.with_context(|| format!("no metric counts the forged frames:\n{text}"))?);
         let samples = text.lines().filter(|line| !line.starts_with('#')).count();
         Ok((format!("{samples} samples, among them:"), shown.join("\n")))

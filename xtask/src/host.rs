@@ -116,11 +116,15 @@ pub struct Output {
 
 /// Runs a command to its end, at most for `bound`.
 pub fn output(command: &mut Command, bound: Duration) -> Result<Output> {
+    output_of(command.stderr(Stdio::piped()), bound)
+}
+
+/// As [`output`], but standard error goes where the command says.
+pub fn output_of(command: &mut Command, bound: Duration) -> Result<Output> {
     let name = describe(command);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("`{name}` cannot be run"))?;
     let stdout = drain(child.stdout.take());
