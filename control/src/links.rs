@@ -130,6 +130,8 @@ pub struct Monitor {
     handle: Handle,
     messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, rtnetlink::sys::SocketAddr)>,
     connection: tokio::task::JoinHandle<()>,
+    /// Messages were lost, and the whole table is still to be read again.
+    stale: bool,
 }
 
 impl Drop for Monitor {
@@ -147,6 +149,7 @@ impl Monitor {
             handle,
             messages,
             connection: tokio::spawn(connection),
+            stale: false,
         };
         let mut links = Links::default();
         links.apply(monitor.list().await?);
@@ -165,20 +168,22 @@ impl Monitor {
         Ok(Change::All(links.iter().filter_map(Link::from_message).collect()))
     }
 
-    /// The next changes, as many as there are at once; none when the socket is gone.
+    /// The next changes, as many as there are at once; none when the socket is gone. After an error the table is stale,
+    /// and the next call reads it again.
     pub async fn next(&mut self) -> Result<Vec<Change>, LinkError> {
         let mut changes = Vec::new();
-        while changes.is_empty() {
+        while changes.is_empty() && !self.stale {
             let Some((message, _)) = self.messages.next().await else {
-                break;
+                return Ok(changes);
             };
-            let mut lost = read(message, &mut changes);
+            self.stale |= read(message, &mut changes);
             while let Ok((message, _)) = self.messages.try_recv() {
-                lost |= read(message, &mut changes);
+                self.stale |= read(message, &mut changes);
             }
-            if lost {
-                changes.push(self.list().await?);
-            }
+        }
+        if self.stale {
+            changes.push(self.list().await?);
+            self.stale = false;
         }
         Ok(changes)
     }

@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use datapath::{Datapath, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,6 +27,9 @@ use crate::events::{EventLog, Kind};
 use crate::links::{LinkError, Monitor};
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
+
+/// How long to wait before netdevs are listed again, after that failed.
+const LIST_AGAIN: Duration = Duration::from_secs(1);
 
 /// What `vswitchd` was told.
 #[derive(Clone, Debug)]
@@ -266,7 +270,10 @@ async fn watch_links(mut monitor: Monitor, daemon: Shared) -> String {
         match monitor.next().await {
             Ok(changes) if changes.is_empty() => return "netlink was closed".to_owned(),
             Ok(changes) => daemon.lock().links_changed(changes),
-            Err(error) => return error.to_string(),
+            Err(error) => {
+                tracing::warn!("{error}; it is tried again");
+                tokio::time::sleep(LIST_AGAIN).await;
+            }
         }
     }
 }
@@ -322,5 +329,114 @@ impl Signals {
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.hangup.recv() => Asked::Reload,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::NewGeneration;
+
+    const FILE: &str = "version: 1\nswitches: { vs0: { mtu: 1500 } }\n";
+    const STORED: &str = "version: 1\nswitches: { vs0: { mtu: 9000 } }\n";
+
+    struct Place {
+        settings: Settings,
+        file: ConfigFile,
+        store: Store,
+        dir: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new(named: bool) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let settings = Settings {
+                config: dir.path().join("switch.yaml"),
+                config_named: named,
+                state: dir.path().to_owned(),
+                socket: dir.path().join("ctl.sock"),
+                socket_mode: 0o600,
+                metrics: None,
+            };
+            Self {
+                file: ConfigFile::new(&settings.config, &settings.state),
+                store: Store::open(&settings.state).unwrap(),
+                settings,
+                dir,
+            }
+        }
+
+        fn store(&self, config: serde_json::Value) {
+            let new = NewGeneration {
+                config,
+                unix_millis: 0,
+                author: "uid 0".to_owned(),
+                comment: "apply".to_owned(),
+                changes: 1,
+            };
+            self.store.commit(&new).unwrap();
+        }
+
+        /// The MTU of the stored configuration and that of the file, as far as they count.
+        fn chosen(&self) -> Result<(Option<u16>, Option<u16>), RunError> {
+            let choice = choose(&self.settings, &self.file, &self.store)?;
+            let mtu = |config: &ValidConfig| config.switches()[0].mtu;
+            Ok((
+                choice.stored.as_ref().map(|(config, _)| mtu(config)),
+                choice.file.as_ref().map(mtu),
+            ))
+        }
+
+        fn write(&self, text: &str) {
+            std::fs::write(self.dir.path().join("switch.yaml"), text).unwrap();
+        }
+    }
+
+    fn value(text: &str) -> serde_json::Value {
+        text::load(text).unwrap().config().to_value()
+    }
+
+    #[test]
+    fn the_file_counts_when_it_is_new_and_when_it_was_edited() {
+        let place = Place::new(false);
+        assert_eq!(place.chosen().unwrap(), (None, None));
+        place.write(FILE);
+        assert_eq!(place.chosen().unwrap(), (None, Some(1500)));
+        place.file.note(&text::load(FILE).unwrap());
+        place.store(value(STORED));
+        assert_eq!(place.chosen().unwrap(), (Some(9000), None));
+        place.write(&FILE.replace("1500", "1600"));
+        assert_eq!(place.chosen().unwrap(), (Some(9000), Some(1600)));
+    }
+
+    #[test]
+    fn a_file_that_was_named_must_be_there() {
+        assert!(matches!(Place::new(true).chosen(), Err(RunError::File { .. })));
+    }
+
+    #[test]
+    fn a_wrong_file_stops_the_start_even_if_the_store_is_right() {
+        let place = Place::new(false);
+        place.store(value(STORED));
+        place.write("version: 1\nswitches: { vs0: { mtu: 1 }, vs1: { mtuu: 1500 } }\n");
+        match place.chosen() {
+            Err(RunError::Config { problems, .. }) => assert_eq!(problems.len(), 2, "{problems:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_stored_configuration_that_is_wrong_by_now_is_named() {
+        let place = Place::new(false);
+        place.store(serde_json::json!({ "version": 1, "switches": { "vs0": { "mtu": 1 } } }));
+        let error = place.chosen().unwrap_err();
+        let sentence = error.to_string();
+        assert!(
+            sentence.contains("generation 1") && sentence.contains("switches.vs0.mtu"),
+            "{sentence}"
+        );
+        // A file that counts is the way out.
+        place.write(FILE);
+        assert_eq!(place.chosen().unwrap(), (None, Some(1500)));
     }
 }

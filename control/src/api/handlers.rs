@@ -86,8 +86,8 @@ pub(super) async fn put_config(
     Document(wanted): Document<ApplyRequest>,
 ) -> Answer<ApplyReport> {
     let comment = match &wanted.comment {
-        Some(comment) => comment.clone(),
-        None => format!("apply {}", wanted.name),
+        Some(comment) => one_line(comment),
+        None => one_line(&format!("apply {}", wanted.name)),
     };
     let request = Request {
         author: peer.author(),
@@ -96,6 +96,17 @@ pub(super) async fn put_config(
         confirm: wanted.confirm_seconds.map(Duration::from_secs),
     };
     Ok(Json(app.daemon.lock().apply_text(&wanted.text, request)?))
+}
+
+/// Longest word for the history, characters.
+const LONGEST_COMMENT: usize = 200;
+
+/// A client's words as they may stand in the history and in logs.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .take(LONGEST_COMMENT)
+        .collect()
 }
 
 pub(super) async fn confirm(State(app): State<App>) -> Answer<ApplyReport> {

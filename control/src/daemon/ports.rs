@@ -26,6 +26,9 @@ const STABLE: Duration = Duration::from_secs(10);
 /// The longest time between two attempts to open a device.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
+/// The same for a TAP whose namespace is not there: looking costs little, and nobody tells when it comes.
+const NETNS_DELAY: Duration = Duration::from_secs(4);
+
 /// What to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceSpec {
@@ -171,7 +174,11 @@ impl Runtime {
             (error, &self.spec),
             (OpenError::Missing { .. }, DeviceSpec::Packet(_))
         );
-        self.retry_at = (!missing).then(|| now + delay(self.failures + 1));
+        let longest = match error {
+            OpenError::MissingNetns { .. } => NETNS_DELAY,
+            _ => LONGEST_DELAY,
+        };
+        self.retry_at = (!missing).then(|| now + delay(self.failures.saturating_add(1)).min(longest));
     }
 
     fn opened(&mut self, index: Option<u32>, now: Instant) {
