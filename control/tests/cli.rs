@@ -303,7 +303,7 @@ fn the_counters_of_ports() {
     assert_eq!(
         stdout(&api.run(&["port", "stats"])),
         "\
-PORT  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  DROPS  MOST FOR
+PORT  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  DROPS  TOP REASON
 vm1            3   1234567           3   1234567      2  forged-transmit
 "
     );

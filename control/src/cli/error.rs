@@ -20,7 +20,7 @@ pub(crate) enum CliError {
         source: io::Error,
     },
     /// The daemon went away in the middle of an answer.
-    #[error("vswitchd at {} broke off: {source}; its log (`journalctl -u vswitchd`) says why", path.display())]
+    #[error("vswitchd at {} broke off: {}; its log (`journalctl -u vswitchd`) says why", path.display(), root_cause(source))]
     Lost {
         /// The socket.
         path: PathBuf,
@@ -157,6 +157,18 @@ fn io_reason(error: &io::Error) -> String {
     match text.find(" (os error") {
         Some(end) => text[..end].to_lowercase(),
         None => text,
+    }
+}
+
+/// The innermost reason: what a library says around it names the library's own parts.
+fn root_cause(error: &hyper::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match cause.downcast_ref::<io::Error>() {
+        Some(error) => io_reason(error),
+        None => cause.to_string(),
     }
 }
 

@@ -156,7 +156,7 @@ async fn stats(client: &Client, output: &mut Output, human: bool) -> Result<(), 
             ("TX PACKETS", Align::Right),
             ("TX BYTES", Align::Right),
             ("DROPS", Align::Right),
-            ("MOST FOR", Align::Left),
+            ("TOP REASON", Align::Left),
         ]);
         for row in rows {
             let drops = row.drops.values().sum::<u64>() + row.kernel_drops;
