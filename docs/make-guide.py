@@ -83,6 +83,13 @@ class Shell:
             output.append(line)
 
 
+def stop(directory, message):
+    """Ends with a message and what the daemon said last."""
+    log = directory / "work" / "vswitchd.log"
+    said = log.read_text()[-2000:] if log.exists() else ""
+    sys.exit(f"{message}\nvswitchd.log:\n{said}" if said else message)
+
+
 def fill(source, shell, directory, take_all):
     """The guide with the outputs of a run."""
     lines = source.split("\n")
@@ -95,7 +102,7 @@ def fill(source, shell, directory, take_all):
         if hidden:
             status, output = shell.run(hidden[1])
             if status != 0:
-                sys.exit(f"line {at + 1}: `{hidden[1]}` failed with {status}:\n{output}")
+                stop(directory, f"line {at + 1}: `{hidden[1]}` failed with {status}:\n{output}")
             out.append(line)
             at += 1
         elif fence and fence[1] in ("console", "yaml"):
@@ -108,7 +115,7 @@ def fill(source, shell, directory, take_all):
                     (directory / "work" / name[1]).write_text("\n".join(body) + "\n")
                 out.extend(body)
             else:
-                out.extend(run_block(body, at, bool(fence[2]), shell, take_all))
+                out.extend(run_block(body, at, bool(fence[2]), shell, directory, take_all))
             out.append("```")
             at = end + 1
         else:
@@ -117,7 +124,7 @@ def fill(source, shell, directory, take_all):
     return "\n".join(out)
 
 
-def run_block(body, at, fails, shell, take_all):
+def run_block(body, at, fails, shell, directory, take_all):
     """A block of commands with their outputs."""
     commands = []
     for line in body:
@@ -135,7 +142,7 @@ def run_block(body, at, fails, shell, take_all):
         status, output = shell.run(command)
         wants_failure = fails and number + 1 == len(commands)
         if (status != 0) != wants_failure:
-            sys.exit(f"line {at + 2}: `{command}` ended with status {status}:\n{output}")
+            stop(directory, f"line {at + 2}: `{command}` ended with status {status}:\n{output}")
         new = output.rstrip("\n").split("\n") if output.strip() else []
         # A block that parts its outputs with empty lines keeps doing so.
         gap = [""] if old and old[-1] == "" and number + 1 < len(commands) else []
