@@ -188,6 +188,8 @@ def main():
     for program in ("vswitchd", "vswitchctl"):
         if not (Path(arguments.bin) / program).exists():
             sys.exit(f"there is no {program} in {arguments.bin}; `cargo build` makes it, or name its place with --bin")
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        sys.exit("the guide makes TAPs, and /dev/net/tun may not be opened here; run it as root")
     arguments.bin = Path(arguments.bin).resolve()
     if os.environ.get(INSIDE) != "1":
         unshare = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]

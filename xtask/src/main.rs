@@ -34,6 +34,15 @@ enum Task {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Runs docs/guide.md from top to bottom and puts the real outputs into it
+    Guide {
+        /// Change nothing; fail if the guide is out of date
+        #[arg(long)]
+        check: bool,
+        /// Take the new output also where only times and counts differ
+        #[arg(long)]
+        all: bool,
+    },
     /// Measures the switch beside its peers, in the same run
     Bench(xtask::bench::Arguments),
 }
@@ -43,6 +52,7 @@ fn main() -> ExitCode {
         Task::Demo { keep } => xtask::demo::run(keep),
         Task::DemoInside { dir, bin, keep } => xtask::demo::inside(&dir, &bin, keep),
         Task::Test { only } => xtask::test::run(only.as_deref()),
+        Task::Guide { check, all } => xtask::guide::run(check, all),
         Task::Bench(arguments) => xtask::bench::run(&arguments),
     };
     match result {

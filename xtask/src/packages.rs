@@ -60,6 +60,22 @@ pub const BENCH: &[Tool] = &[
     tool("valgrind", "valgrind"),
 ];
 
+/// What the guide calls.
+pub const GUIDE: &[Tool] = &[
+    tool("curl", "curl"),
+    tool("ip", "iproute2"),
+    tool("jq", "jq"),
+    tool("mount", "mount"),
+    tool("ping", "iputils-ping"),
+    tool("prometheus", "prometheus"),
+    tool("promtool", "prometheus"),
+    tool("python3", "python3"),
+    tool("qemu-system-x86_64", "qemu-system-x86"),
+    tool("sysctl", "procps"),
+    tool("tshark", "tshark"),
+    tool("unshare", "util-linux"),
+];
+
 /// What of `tools` is not on this machine.
 pub fn missing(tools: &[Tool]) -> Vec<Tool> {
     let there = |tool: &Tool| {
