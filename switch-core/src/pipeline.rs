@@ -193,15 +193,20 @@ pub fn forward<O: Observer>(
     }
 
     // Forwarding lookup.
-    let known = if destination.is_multicast() {
+    let place = if destination.is_multicast() {
         None
+    } else if mode == Mode::Dry
+        && destination == source
+        && matches!(learnt, Learnt::New | Learnt::Moved { .. })
+    {
+        // Live, the table would know by now.
+        Some(port.id)
     } else {
-        switch
-            .fdb
-            .lookup(vid, destination, now, switch.ageing)
-            .and_then(|to| snapshot.port(to))
-            .filter(|to| to.up && to.enabled && to.switch == port.switch)
+        switch.fdb.lookup(vid, destination, now, switch.ageing)
     };
+    let known = place
+        .and_then(|id| snapshot.port(id))
+        .filter(|to| to.up && to.enabled && to.switch == port.switch);
 
     // Egress checks and VLAN egress.
     let mut way = Way {

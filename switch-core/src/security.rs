@@ -77,14 +77,14 @@ impl Guard<'_> {
     #[inline]
     pub(crate) fn admit(self, source: MacAddr, mode: Mode) -> Result<(), DropReason> {
         let policy = self.policy;
-        if policy.forged_transmits && policy.mac_changes {
+        let source = source.to_u64();
+        let effective = self.state.effective.load(Relaxed);
+        if policy.forged_transmits && (policy.mac_changes || effective == 0) {
             return Ok(());
         }
         // A frame from the address that is effective is the usual case; if MAC changes are rejected, the effective
         // address must also be the configured one.
-        let source = source.to_u64();
-        if self.state.effective.load(Relaxed) == source && (policy.mac_changes || self.configured() == source)
-        {
+        if effective == source && (policy.mac_changes || self.configured() == source) {
             return Ok(());
         }
         self.admit_other(source, mode)
@@ -118,7 +118,13 @@ impl Guard<'_> {
             }
             return Ok(());
         }
-        if source != effective {
+        if source == effective {
+            // It ends a row of another address, and is none itself.
+            if live {
+                state.candidate.store(0, Relaxed);
+                state.effective.store(effective, Relaxed);
+            }
+        } else {
             let candidate = state.candidate.load(Relaxed);
             let seen = if candidate & ADDRESS == source {
                 (candidate >> SEEN_SHIFT) + 1

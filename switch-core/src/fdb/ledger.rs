@@ -277,8 +277,8 @@ impl Ledger {
 
     /// The oldest entry of the port that holds most: `claimant` itself, if no other holds more.
     ///
-    /// An entry seen since it was queued goes to the end of the list; after a few of those, the one of them seen longest
-    /// ago has to do.
+    /// An entry seen since it was queued (its refresh found the mutex taken) goes to the end of the list. Of those and the first that was not seen since,
+    /// looked at one after the other but only a few, the one seen longest ago is the victim.
     fn victim(&mut self, slots: &Slots, claimant: PortId) -> Option<usize> {
         if self.most == 0 {
             return None;
@@ -292,16 +292,21 @@ impl Ledger {
         for _ in 0..SECOND_CHANCES {
             let at = self.of_port.first(list)?;
             let value = slots.value_at(at);
-            if value.seen() == self.queued[at] {
-                return Some(at);
-            }
             if oldest.is_none_or(|(_, seen)| (value.seen().wrapping_sub(seen) as i32) < 0) {
                 oldest = Some((at, value.seen()));
             }
-            self.unqueue(at, value);
-            self.queue(at, value);
+            if Clock::is_same_second(value.seen(), self.queued[at]) {
+                break;
+            }
+            self.requeue(at, value);
         }
         oldest.map(|(at, _)| at)
+    }
+
+    /// Puts an entry last in its port's list.
+    pub(super) fn requeue(&mut self, at: usize, value: Value) {
+        self.unqueue(at, value);
+        self.queue(at, value);
     }
 
     fn queue(&mut self, at: usize, value: Value) {

@@ -10,7 +10,8 @@
 //! - Changes (new, moved, evicted, aged, flushed) are made under a mutex that a frame's way only ever tries: when another
 //!   thread holds it, the answer is [`Learnt::Busy`]. The control plane waits for it, but holds it for a slice of the table
 //!   at a time.
-//! - Refreshing an entry is a compare-and-swap of the slot's value, done when the coarse clock has moved on since.
+//! - Refreshing an entry is a compare-and-swap of the slot's value, done when the coarse clock has moved on since. About
+//!   once a second the entry also goes to the end of its port's list, if the mutex is free.
 //!
 //! Invariants, held under the mutex:
 //! - Every live key is reachable from its home slot over live slots, within [`table::PROBE_LIMIT`].
@@ -203,10 +204,29 @@ impl Fdb {
             if value.port() == port && value.is_live(clock, ageing) {
                 // Losing against another refresh or a change of the slot costs nothing: the next frame tries again.
                 self.slots.refresh(at, value, clock);
+                if !value.is_recent(clock) {
+                    self.requeue(key);
+                }
                 return Learnt::Known;
             }
         }
         self.learn_changed(key, port, clock, ageing, limit)
+    }
+
+    /// Puts an entry last in its port's list, unless another thread is writing: it is then passed over later.
+    #[cold]
+    #[inline(never)]
+    fn requeue(&self, key: Key) {
+        let mut ledger = match self.ledger.try_lock() {
+            Ok(ledger) => ledger,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if let Some((at, value)) = self.slots.find(key)
+            && !value.is_static()
+        {
+            ledger.requeue(at, value);
+        }
     }
 
     /// The rest of [`Fdb::learn`], where the table has to change.
@@ -230,6 +250,7 @@ impl Fdb {
             Learnt::Known => {
                 if let Some((at, value)) = self.slots.find(key) {
                     self.slots.refresh(at, value, clock);
+                    ledger.requeue(at, self.slots.value_at(at));
                 }
             }
             Learnt::Moved { .. } => {

@@ -34,6 +34,12 @@ impl Clock {
     pub(super) const fn at(now: Timestamp) -> Self {
         Self((now.as_nanos() >> Self::SHIFT) as u32)
     }
+
+    /// Whether two ticks fall into the same 64, about a second: the grain in which entries are ordered.
+    #[inline]
+    pub(super) const fn is_same_second(a: u32, b: u32) -> bool {
+        (a ^ b) >> 6 == 0
+    }
 }
 
 /// Address and VLAN in one number that is never [`EMPTY`] or [`BUSY`].
@@ -87,6 +93,12 @@ impl Value {
     #[inline]
     pub(super) const fn is(self, port: PortId, clock: Clock) -> bool {
         self.0 & !Self::STAMP == (clock.0 as u64) << 32 | port.get() as u64
+    }
+
+    /// Whether it was last seen in the same second, in the sense of [`Clock::is_same_second`].
+    #[inline]
+    pub(super) const fn is_recent(self, clock: Clock) -> bool {
+        Clock::is_same_second(self.seen(), clock.0)
     }
 
     #[inline]
