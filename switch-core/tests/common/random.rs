@@ -1,0 +1,418 @@
+//! Random switches and frames, made of arbitrary octets, so that one generator serves property tests (which shrink
+//! octets), the fuzzer (which mutates them) and long runs (which draw them from a seed).
+//!
+//! Addresses, VLANs and lengths come from small pools around the edges, so that what must meet does meet.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use switch_core::addr::MacAddr;
+use switch_core::fdb::{Fdb, Filter};
+use switch_core::frame::{FrameView, Hop};
+use switch_core::id::{PortId, SwitchId};
+use switch_core::offload::{Checksum, Gso, GsoKind, Offload};
+use switch_core::pipeline::{Mode, Silent, Step, forward};
+use switch_core::security::{PortState, SecurityPolicy};
+use switch_core::snapshot::{MacLimit, Overflow, Port, Snapshot, Switch};
+use switch_core::time::Timestamp;
+use switch_core::verdict::DropReason;
+use switch_core::vid::{Tpid, Vid};
+use switch_core::vlan::{VlanPolicy, VlanSet};
+
+use super::twin::SlowSwitch;
+use super::{AGEING, id, mac, vid};
+
+/// Octets to be used up as decisions; zeros once they are.
+#[derive(Clone, Debug)]
+pub struct Choices<'a> {
+    octets: &'a [u8],
+}
+
+impl<'a> Choices<'a> {
+    pub fn new(octets: &'a [u8]) -> Self {
+        Self { octets }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.octets.is_empty()
+    }
+
+    pub fn octet(&mut self) -> u8 {
+        let Some((first, rest)) = self.octets.split_first() else {
+            return 0;
+        };
+        self.octets = rest;
+        *first
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_be_bytes([self.octet(), self.octet()])
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::from(self.octet()) % bound
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == n - 1
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    fn take(&mut self, most: usize) -> &'a [u8] {
+        let (taken, rest) = self.octets.split_at(most.min(self.octets.len()));
+        self.octets = rest;
+        taken
+    }
+}
+
+const VIDS: [u16; 5] = [1, 2, 100, 0, 4094];
+const STATIONS: u64 = 8;
+const MOST_PORTS: usize = 8;
+
+fn some_vid(choices: &mut Choices<'_>) -> Vid {
+    vid(choices.pick(&VIDS))
+}
+
+fn station(choices: &mut Choices<'_>) -> MacAddr {
+    mac(1 + choices.below(STATIONS as usize) as u64)
+}
+
+fn vlan(choices: &mut Choices<'_>) -> VlanPolicy {
+    match choices.below(8) {
+        0 | 1 => VlanPolicy::Unaware,
+        2 | 3 => VlanPolicy::Access(some_vid(choices)),
+        4 => VlanPolicy::Tunnel(some_vid(choices)),
+        _ => {
+            let members = choices.octet();
+            let vlans = if members == 0 {
+                VlanSet::all()
+            } else {
+                let chosen = VIDS
+                    .iter()
+                    .enumerate()
+                    .filter(|(i, v)| members >> i & 1 == 1 && **v != 0);
+                chosen.map(|(_, v)| vid(*v)).collect()
+            };
+            VlanPolicy::Trunk {
+                vlans,
+                native: choices.one_in(2).then(|| some_vid(choices)),
+                tpid: choices.pick(&[Tpid::Dot1Q, Tpid::Dot1Q, Tpid::Dot1Ad]),
+            }
+        }
+    }
+}
+
+fn port(choices: &mut Choices<'_>, number: usize, switches: usize) -> Port {
+    let flags = choices.octet();
+    Port {
+        // Gaps in the numbers are part of the game.
+        id: id(number as u16 * 2),
+        switch: SwitchId(choices.below(switches) as u16),
+        enabled: !choices.one_in(8),
+        up: !choices.one_in(8),
+        vlan: vlan(choices),
+        security: SecurityPolicy {
+            promiscuous: flags & 7 == 7,
+            mac_changes: flags & 8 != 0,
+            forged_transmits: flags & 16 != 0,
+        },
+        mac: choices.one_in(3).then(|| station(choices)),
+        isolated: flags & 0x60 == 0x60,
+        mac_limit: choices.one_in(4).then(|| MacLimit {
+            count: choices.below(4) as u32,
+            overflow: choices.pick(&[Overflow::Drop, Overflow::Flood]),
+        }),
+        state: Arc::new(PortState::default()),
+    }
+}
+
+/// A switch under test beside its twin.
+pub struct World {
+    pub snapshot: Snapshot,
+    pub slow: SlowSwitch,
+    pub now: Timestamp,
+    hops: Vec<Hop>,
+    steps: Vec<Step>,
+    buffer: Vec<u8>,
+    /// Every change of the fast one is made to the slow one, and they are compared.
+    compare: bool,
+}
+
+/// What happened to the frames of a run.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    pub frames: u64,
+    pub hops: u64,
+    /// Hops beyond the first of each frame.
+    pub copies: u64,
+    pub drops: [u64; DropReason::COUNT],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            frames: 0,
+            hops: 0,
+            copies: 0,
+            drops: [0; DropReason::COUNT],
+        }
+    }
+}
+
+impl World {
+    pub fn new(choices: &mut Choices<'_>, compare: bool) -> Self {
+        let switches: Vec<Switch> = (0..1 + choices.below(2))
+            .map(|_| Switch {
+                mtu: choices.pick(&[100, 1500]),
+                ageing: AGEING,
+                // Room for every address in every VLAN: what is evicted is for the table's own twin to check.
+                fdb: Arc::new(Fdb::new(64, choices.octet().into())),
+            })
+            .collect();
+        let ports: Vec<Port> = (0..2 + choices.below(MOST_PORTS - 1))
+            .map(|number| port(choices, number, switches.len()))
+            .collect();
+        let mtus = switches.iter().map(|switch| usize::from(switch.mtu)).collect();
+        Self {
+            slow: SlowSwitch::new(ports.clone(), mtus, AGEING),
+            snapshot: Snapshot::new(1, switches, ports),
+            now: Timestamp::from_secs(1000),
+            hops: Vec::with_capacity(MOST_PORTS),
+            steps: Vec::new(),
+            buffer: Vec::with_capacity(2048),
+            compare,
+        }
+    }
+
+    /// One frame, or once in a while something else that happens to a switch.
+    pub fn step(&mut self, choices: &mut Choices<'_>, tally: &mut Tally) {
+        match choices.octet() {
+            0xf0..=0xf3 => self.now = self.now + Duration::from_secs(choices.octet().into()),
+            0xf4 => {
+                for (at, switch) in self.snapshot.switches().iter().enumerate() {
+                    let aged = switch.fdb.age(self.now, AGEING);
+                    if self.compare {
+                        assert_eq!(aged, self.slow.fdbs[at].age(self.now, AGEING));
+                    }
+                }
+            }
+            0xf5 => {
+                let filter = Filter {
+                    port: choices.one_in(2).then(|| some_port(choices)),
+                    vid: choices.one_in(2).then(|| some_vid(choices)),
+                };
+                for (at, switch) in self.snapshot.switches().iter().enumerate() {
+                    let flushed = switch.fdb.flush(filter);
+                    if self.compare {
+                        assert_eq!(flushed, self.slow.fdbs[at].flush(filter));
+                    }
+                }
+            }
+            0xf6 => {
+                let at = choices.below(self.snapshot.switches().len());
+                let (vid, mac, port) = (some_vid(choices), station(choices), some_port(choices));
+                let fdb = &self.snapshot.switches()[at].fdb;
+                fdb.insert_static(vid, mac, port)
+                    .expect("there is room for every address");
+                if self.compare {
+                    self.slow.fdbs[at].insert_static(vid, mac, port);
+                }
+            }
+            kind => self.frame(kind, choices, tally),
+        }
+    }
+
+    fn frame(&mut self, kind: u8, choices: &mut Choices<'_>, tally: &mut Tally) {
+        let from = some_port(choices);
+        let mut frame = std::mem::take(&mut self.buffer);
+        let mtu = self
+            .snapshot
+            .port(from)
+            .map_or(1500, |port| usize::from(self.snapshot.switch(port.switch).mtu));
+        if kind == 0xef {
+            frame.clear();
+            frame.extend(choices.take(64));
+        } else {
+            write_frame(&mut frame, choices, mtu);
+        }
+        let offload = some_offload(choices, frame.len());
+        self.send(from, &frame, offload, tally);
+        self.buffer = frame;
+    }
+
+    /// Sends one frame through both, checks what must hold for any frame, and compares.
+    pub fn send(&mut self, from: PortId, frame: &[u8], offload: Offload, tally: &mut Tally) {
+        let view = FrameView {
+            port: from,
+            header: &frame[..frame.len().min(FrameView::HEADER_LEN)],
+            len: frame.len(),
+            offload,
+        };
+        let expected = self.compare.then(|| {
+            // A trace before must foretell what happens, and leave no trace.
+            self.steps.clear();
+            let dry = forward(
+                &self.snapshot,
+                self.now,
+                &view,
+                Mode::Dry,
+                &mut self.hops,
+                &mut self.steps,
+            );
+            let dry_hops = sorted(&self.hops);
+            let told: Vec<Hop> = self
+                .steps
+                .iter()
+                .filter_map(|step| match step {
+                    Step::Hop(hop) => Some(*hop),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(sorted(&told), dry_hops, "the observer is told of every hop");
+            let slow = self.slow.forward(self.now, from, frame, offload);
+            assert_eq!(dry.map(|()| dry_hops), slow, "dry, {:?}", self.steps);
+            slow
+        });
+        let live = forward(
+            &self.snapshot,
+            self.now,
+            &view,
+            Mode::Live,
+            &mut self.hops,
+            &mut Silent,
+        );
+        if let Some(expected) = expected {
+            assert_eq!(live.map(|()| sorted(&self.hops)), expected);
+        }
+        tally.frames += 1;
+        tally.hops += self.hops.len() as u64;
+        match live {
+            Ok(()) => {
+                assert!(!self.hops.is_empty());
+                tally.copies += self.hops.len() as u64 - 1;
+            }
+            Err(reason) => {
+                assert!(self.hops.is_empty());
+                tally.drops[reason.index()] += 1;
+            }
+        }
+        let switch = self.snapshot.port(from).map(|port| port.switch);
+        for (at, hop) in self.hops.iter().enumerate() {
+            assert_ne!(hop.port, from, "never back");
+            assert!(
+                self.hops[..at].iter().all(|other| other.port != hop.port),
+                "no port twice"
+            );
+            let to = self
+                .snapshot
+                .port(hop.port)
+                .expect("hops are ports of the snapshot");
+            assert!(to.up && to.enabled && Some(to.switch) == switch);
+            let trunk = matches!(to.vlan, VlanPolicy::Trunk { .. });
+            assert!(trunk || hop.tag.is_none(), "only trunks are given tags");
+        }
+    }
+
+    /// The tables hold the same, and their counters agree.
+    pub fn compare_tables(&self) {
+        for (switch, slow) in self.snapshot.switches().iter().zip(&self.slow.fdbs) {
+            let fast: Vec<_> = switch
+                .fdb
+                .entries(self.now, Duration::MAX)
+                .iter()
+                .map(|entry| (entry.vid, entry.mac, entry.port))
+                .collect();
+            let slow_entries: Vec<_> = slow
+                .entries
+                .iter()
+                .map(|((vid, mac), entry)| (*vid, *mac, entry.port))
+                .collect();
+            assert_eq!(fast, slow_entries);
+            let counters = switch.fdb.counters();
+            assert_eq!(counters.entries, slow.entries.len() as u64);
+            assert_eq!(
+                (counters.learnt, counters.moves, counters.aged),
+                (slow.learnt, slow.moves, slow.aged)
+            );
+        }
+    }
+}
+
+fn sorted(hops: &[Hop]) -> BTreeSet<super::twin::SlowHop> {
+    hops.iter()
+        .map(|hop| (hop.port, hop.tag.map(|tag| tag.to_bytes())))
+        .collect()
+}
+
+/// A port that is there, or one number beside it.
+fn some_port(choices: &mut Choices<'_>) -> PortId {
+    let octet = usize::from(choices.octet());
+    let odd = usize::from(octet >= 0xfc);
+    id((octet % MOST_PORTS * 2 + odd) as u16)
+}
+
+fn write_frame(frame: &mut Vec<u8>, choices: &mut Choices<'_>, mtu: usize) {
+    frame.clear();
+    let destination = match choices.below(16) {
+        0..=8 => station(choices),
+        9 | 10 => MacAddr::BROADCAST,
+        11 | 12 => MacAddr([0x01, 0, 0x5e, 0, 0, 1]),
+        13 => MacAddr([0x01, 0x80, 0xc2, 0, 0, choices.octet() % 0x20]),
+        14 => MacAddr::ZERO,
+        _ => mac(0x1000 + u64::from(choices.octet())),
+    };
+    let source = match choices.below(32) {
+        0 => MacAddr::BROADCAST,
+        1 => MacAddr::ZERO,
+        2 => MacAddr([0x33, 0x33, 0, 0, 0, 1]),
+        _ => station(choices),
+    };
+    frame.extend(destination.0);
+    frame.extend(source.0);
+    let tags = [0, 0, 0, 1, 1, 1, 2, 3][choices.below(8)];
+    for _ in 0..tags {
+        let tpid: u16 = choices.pick(&[0x8100, 0x8100, 0x8100, 0x88a8, 0x88a8, 0x9100]);
+        let number = if choices.one_in(16) {
+            4095
+        } else {
+            choices.pick(&VIDS)
+        };
+        let priority = u16::from(choices.octet() & 0xf) << 12;
+        frame.extend(tpid.to_be_bytes());
+        frame.extend((priority | number).to_be_bytes());
+    }
+    frame.extend(
+        choices
+            .pick(&[0x0800_u16, 0x0806, 0x86dd, 0x8100, 0x05ff])
+            .to_be_bytes(),
+    );
+    let len = match choices.below(8) {
+        0 => choices.below(24),
+        1 | 2 => mtu + 14 + choices.below(12) - 1,
+        _ => 60,
+    };
+    frame.resize(len, 0);
+}
+
+fn some_offload(choices: &mut Choices<'_>, len: usize) -> Offload {
+    if !choices.one_in(8) {
+        return Offload::default();
+    }
+    let header_len = 54.min(len) as u16;
+    Offload {
+        checksum: Checksum::Partial {
+            start: 34,
+            offset: 16,
+        },
+        gso: choices.one_in(2).then(|| Gso {
+            kind: choices.pick(&[GsoKind::Tcp4, GsoKind::Tcp6, GsoKind::Udp]),
+            size: 1 + choices.u16() % 2000,
+            header_len,
+            ecn: false,
+        }),
+    }
+}
