@@ -320,9 +320,5 @@ fn is_too_long(frame: &FrameView<'_>, switch: &Switch, outer: Option<Tag>) -> bo
         _ => None,
     });
     let tags = usize::from(outer.is_some()) + usize::from(inner.is_some());
-    let wire_len = match frame.offload.gso {
-        Some(gso) => frame.len.min(usize::from(gso.header_len) + usize::from(gso.size)),
-        None => frame.len,
-    };
-    wire_len > usize::from(switch.mtu) + ETHERNET + tags * Tag::LEN
+    frame.offload.wire_len(frame.len) > usize::from(switch.mtu) + ETHERNET + tags * Tag::LEN
 }

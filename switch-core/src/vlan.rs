@@ -117,16 +117,6 @@ impl OuterTag {
 }
 
 impl VlanPolicy {
-    /// The outer tag of a frame from the port, if it is the switch's to take off; otherwise it is payload.
-    /// `header` is the frame's first octets.
-    #[inline]
-    pub fn outer_tag(&self, header: &[u8]) -> Option<Tag> {
-        match OuterTag::read(header) {
-            OuterTag::Is(tag) if self.tpid() == Some(tag.tpid) => Some(tag),
-            _ => None,
-        }
-    }
-
     /// The EtherType by which this port knows a tag; `None` where a tag is payload.
     #[inline]
     pub const fn tpid(&self) -> Option<Tpid> {
