@@ -20,6 +20,12 @@ impl PortId {
         }
     }
 
+    /// The port of a number that came from [`PortId::get`].
+    #[inline]
+    pub(crate) const fn from_number(id: u16) -> Self {
+        Self(id)
+    }
+
     /// The number itself.
     #[inline]
     pub const fn get(self) -> u16 {

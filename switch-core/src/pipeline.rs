@@ -11,7 +11,7 @@ use crate::fdb::Learnt;
 use crate::frame::{FrameView, Hop};
 use crate::id::PortId;
 use crate::security::Guard;
-use crate::snapshot::{Overflow, Port, Snapshot, Switch};
+use crate::snapshot::{Compiled, Overflow, Port, Snapshot, Switch};
 use crate::time::Timestamp;
 use crate::verdict::DropReason;
 use crate::vid::{Tag, Tpid, Vid};
@@ -74,6 +74,9 @@ pub enum Step {
 
 /// Sees each step of a frame's way. The datapath observes nothing and pays nothing for it.
 pub trait Observer {
+    /// False if it looks at nothing, so that what only it would see need not be found out.
+    const LOOKS: bool = true;
+
     /// One step was taken.
     fn step(&mut self, step: Step);
 }
@@ -83,6 +86,8 @@ pub trait Observer {
 pub struct Silent;
 
 impl Observer for Silent {
+    const LOOKS: bool = false;
+
     #[inline(always)]
     fn step(&mut self, _: Step) {}
 }
@@ -123,14 +128,13 @@ pub fn forward<O: Observer>(
     let Some(ethernet) = frame.header.first_chunk::<ETHERNET>() else {
         return Err(DropReason::Runt);
     };
-    let port = match snapshot.port(frame.port) {
-        Some(port) if port.enabled => port,
+    let from = match snapshot.compiled(frame.port) {
+        Some(from) if from.port.enabled => from,
         _ => return Err(DropReason::PortDisabled),
     };
+    let port = &from.port;
     let switch = snapshot.switch(port.switch);
-    let &[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = ethernet;
-    let destination = MacAddr([d0, d1, d2, d3, d4, d5]);
-    let source = MacAddr([s0, s1, s2, s3, s4, s5]);
+    let (destination, source) = addresses(ethernet);
     let outer = match OuterTag::read(frame.header) {
         OuterTag::None => None,
         OuterTag::Is(tag) => Some(tag),
@@ -139,47 +143,57 @@ pub fn forward<O: Observer>(
     if outer.is_some_and(|tag| tag.tpid == Tpid::Dot1Q && Vid::new(tag.raw_vid()).is_none()) {
         return Err(DropReason::VlanReserved);
     }
-    let tag = outer.filter(|tag| port.vlan.tpid() == Some(tag.tpid));
-    observer.step(Step::Parsed {
-        destination,
-        source,
-        tag,
-    });
+    let tag = outer.filter(|tag| tag.tpid.ethertype() == from.tpid);
+    if O::LOOKS {
+        observer.step(Step::Parsed {
+            destination: MacAddr::from_u64(destination),
+            source: MacAddr::from_u64(source),
+            tag,
+        });
+    }
     if frame.len > usize::from(switch.mtu) + ETHERNET && is_too_long(frame, switch, outer) {
         return Err(DropReason::TooLong);
     }
-    if !source.is_station() {
+    if source & GROUP != 0 || source == 0 {
         return Err(DropReason::BadSource);
     }
-    if destination.is_bridge_reserved() {
+    let group = destination & GROUP != 0;
+    if group && MacAddr::from_u64(destination).is_bridge_reserved() {
         return Err(DropReason::ReservedAddress);
     }
 
     // VLAN ingress.
-    let classified = port.vlan.ingress(tag)?;
-    let vid = classified.vid;
-    observer.step(Step::Vlan {
-        vid,
-        priority: classified.priority,
-    });
+    let (vid, priority) = match tag {
+        None => (from.untagged.ok_or(DropReason::VlanUntagged)?, 0),
+        Some(_) => {
+            let classified = port.vlan.ingress(tag)?;
+            (classified.vid, classified.priority)
+        }
+    };
+    if O::LOOKS {
+        observer.step(Step::Vlan { vid, priority });
+    }
 
     // Source security.
-    let guard = guard(port);
-    guard.admit(source, mode)?;
-    observer.step(Step::Security {
-        effective: guard.effective(),
-    });
+    if from.guarded {
+        guard(from).admit(source, mode)?;
+    }
+    if O::LOOKS {
+        observer.step(Step::Security {
+            effective: guard(from).effective(),
+        });
+    }
 
     // Learn.
-    let learnt = match mode {
-        Mode::Live => switch
-            .fdb
-            .learn(vid, source, port.id, now, switch.ageing, port.mac_limit),
-        Mode::Dry => switch
-            .fdb
-            .preview(vid, source, port.id, now, switch.ageing, port.mac_limit),
+    let fresh = switch.fdb.is_fresh(vid, source, port.id, now);
+    let learnt = if fresh {
+        Learnt::Known
+    } else {
+        learn(switch, port, vid, source, now, mode)
     };
-    observer.step(Step::Learnt(learnt));
+    if O::LOOKS {
+        observer.step(Step::Learnt(learnt));
+    }
     match learnt {
         Learnt::StaticElsewhere { .. } => return Err(DropReason::StaticMac),
         Learnt::Limited
@@ -193,7 +207,7 @@ pub fn forward<O: Observer>(
     }
 
     // Forwarding lookup.
-    let place = if destination.is_multicast() {
+    let place = if group {
         None
     } else if mode == Mode::Dry
         && destination == source
@@ -202,57 +216,88 @@ pub fn forward<O: Observer>(
         // Live, the table would know by now.
         Some(port.id)
     } else {
-        switch.fdb.lookup(vid, destination, now, switch.ageing)
+        switch.fdb.lookup_number(vid, destination, now, switch.ageing)
     };
     let known = place
-        .and_then(|id| snapshot.port(id))
-        .filter(|to| to.up && to.enabled && to.switch == port.switch);
+        .and_then(|id| snapshot.compiled(id))
+        .filter(|to| to.live && to.port.switch == port.switch);
 
     // Egress checks and VLAN egress.
     let mut way = Way {
-        from: port,
+        from,
         vid,
-        priority: classified.priority,
+        priority,
         hops,
         observer,
     };
     match known {
         Some(to) => {
-            way.observer.step(Step::Hit { port: to.id });
-            if to.id == port.id {
+            if O::LOOKS {
+                way.observer.step(Step::Hit { port: to.port.id });
+            }
+            if to.port.id == port.id {
                 return Err(DropReason::SamePort);
             }
-            if !to.vlan.carries(vid) {
+            if to.untagged != Some(vid) && !to.port.vlan.carries(vid) {
                 return Err(DropReason::EgressVlan);
             }
-            may_send(port, to)?;
+            may_send(from, to)?;
             way.send(to);
-            for id in snapshot.promiscuous(port.switch, vid) {
-                if *id != to.id {
-                    way.offer(snapshot, *id, None);
+            if snapshot.has_promiscuous(port.switch) {
+                for id in snapshot.promiscuous(port.switch, vid) {
+                    if *id != to.port.id {
+                        way.offer(snapshot, *id, None);
+                    }
                 }
             }
+            Ok(())
         }
         None => {
             let members = snapshot.members(port.switch, vid);
-            way.observer.step(Step::Flood {
-                members: members.len(),
-            });
-            let unknown = (!destination.is_multicast()).then_some(destination);
+            if O::LOOKS {
+                way.observer.step(Step::Flood {
+                    members: members.len(),
+                });
+            }
+            let unknown = (!group).then(|| MacAddr::from_u64(destination));
             for id in members {
                 way.offer(snapshot, *id, unknown);
             }
+            if hops.is_empty() {
+                return Err(DropReason::NoDestination);
+            }
+            Ok(())
         }
     }
-    if hops.is_empty() {
-        return Err(DropReason::NoDestination);
+}
+
+/// The I/G bit of an address as [`MacAddr::to_u64`] gives it.
+const GROUP: u64 = 1 << 40;
+
+/// Destination and source, as [`MacAddr::to_u64`] gives them.
+#[inline]
+fn addresses(ethernet: &[u8; ETHERNET]) -> (u64, u64) {
+    let &[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = ethernet;
+    // The octets beside the address are loaded with it and shifted or masked out again: one load instead of two.
+    let destination = u64::from_be_bytes([d0, d1, d2, d3, d4, d5, s0, s1]) >> 16;
+    let source = u64::from_be_bytes([d4, d5, s0, s1, s2, s3, s4, s5]) & 0xffff_ffff_ffff;
+    (destination, source)
+}
+
+/// Learns a source that the table does not know as just seen behind this port.
+#[cold]
+#[inline(never)]
+fn learn(switch: &Switch, port: &Port, vid: Vid, source: u64, now: Timestamp, mode: Mode) -> Learnt {
+    let (fdb, source) = (&switch.fdb, MacAddr::from_u64(source));
+    match mode {
+        Mode::Live => fdb.learn(vid, source, port.id, now, switch.ageing, port.mac_limit),
+        Mode::Dry => fdb.preview(vid, source, port.id, now, switch.ageing, port.mac_limit),
     }
-    Ok(())
 }
 
 /// The last part of a frame's way: it is known what the frame is, and hops are collected.
 struct Way<'a, O> {
-    from: &'a Port,
+    from: &'a Compiled,
     vid: Vid,
     priority: u16,
     hops: &'a mut Vec<Hop>,
@@ -261,12 +306,19 @@ struct Way<'a, O> {
 
 impl<O: Observer> Way<'_, O> {
     #[inline]
-    fn send(&mut self, to: &Port) {
-        let hop = Hop {
-            port: to.id,
-            tag: to.vlan.egress(self.vid, self.priority),
+    fn send(&mut self, to: &Compiled) {
+        let tag = if to.untagged == Some(self.vid) {
+            None
+        } else {
+            to.port.vlan.egress(self.vid, self.priority)
         };
-        self.observer.step(Step::Hop(hop));
+        let hop = Hop {
+            port: to.port.id,
+            tag,
+        };
+        if O::LOOKS {
+            self.observer.step(Step::Hop(hop));
+        }
         self.hops.push(hop);
     }
 
@@ -274,16 +326,20 @@ impl<O: Observer> Way<'_, O> {
     /// known about it and it is not a group.
     #[inline]
     fn offer(&mut self, snapshot: &Snapshot, id: PortId, unknown: Option<MacAddr>) {
-        if id == self.from.id {
+        if id == self.from.port.id {
             return;
         }
-        let Some(to) = snapshot.port(id) else { return };
+        let Some(to) = snapshot.compiled(id) else { return };
         if let Err(reason) = may_send(self.from, to) {
-            self.observer.step(Step::Withheld { port: id, reason });
+            if O::LOOKS {
+                self.observer.step(Step::Withheld { port: id, reason });
+            }
             return;
         }
         if let Some(effective) = unknown.and_then(|mac| guard(to).other_station(mac)) {
-            self.observer.step(Step::OtherStation { port: id, effective });
+            if O::LOOKS {
+                self.observer.step(Step::OtherStation { port: id, effective });
+            }
             return;
         }
         self.send(to);
@@ -292,22 +348,22 @@ impl<O: Observer> Way<'_, O> {
 
 /// Whether policy lets a frame cross from one port to the other.
 #[inline]
-fn may_send(from: &Port, to: &Port) -> Result<(), DropReason> {
-    if from.isolated && to.isolated {
+fn may_send(from: &Compiled, to: &Compiled) -> Result<(), DropReason> {
+    if from.port.isolated && to.port.isolated {
         return Err(DropReason::Isolated);
     }
-    if !guard(to).receives() {
+    if to.guarded && !guard(to).receives() {
         return Err(DropReason::MacChanged);
     }
     Ok(())
 }
 
 #[inline]
-fn guard(port: &Port) -> Guard<'_> {
+fn guard(compiled: &Compiled) -> Guard<'_> {
     Guard {
-        policy: port.security,
-        mac: port.mac,
-        state: &port.state,
+        policy: compiled.port.security,
+        mac: compiled.mac,
+        state: &compiled.port.state,
     }
 }
 

@@ -68,16 +68,16 @@ impl PortState {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Guard<'a> {
     pub(crate) policy: SecurityPolicy,
-    pub(crate) mac: Option<MacAddr>,
+    /// The configured address, as [`MacAddr::to_u64`]; 0 if there is none.
+    pub(crate) mac: u64,
     pub(crate) state: &'a PortState,
 }
 
 impl Guard<'_> {
-    /// Whether a frame from station `source` may enter the switch.
+    /// Whether a frame from station `source`, as [`MacAddr::to_u64`], may enter the switch.
     #[inline]
-    pub(crate) fn admit(self, source: MacAddr, mode: Mode) -> Result<(), DropReason> {
+    pub(crate) fn admit(self, source: u64, mode: Mode) -> Result<(), DropReason> {
         let policy = self.policy;
-        let source = source.to_u64();
         let effective = self.state.effective.load(Relaxed);
         if policy.forged_transmits && (policy.mac_changes || effective == 0) {
             return Ok(());
@@ -161,7 +161,8 @@ impl Guard<'_> {
     /// The guest's effective address, if it is known.
     #[inline]
     pub(crate) fn effective(self) -> Option<MacAddr> {
-        self.state.effective().or(self.mac)
+        let mac = (self.mac != 0).then(|| MacAddr::from_u64(self.mac));
+        self.state.effective().or(mac)
     }
 
     /// The guest's address, if an unknown unicast frame to `destination` is of no use behind this port: the guest has
@@ -178,8 +179,8 @@ impl Guard<'_> {
     #[inline]
     fn configured(self) -> u64 {
         match self.mac {
-            Some(mac) => mac.to_u64(),
-            None => self.state.initial.load(Relaxed),
+            0 => self.state.initial.load(Relaxed),
+            mac => mac,
         }
     }
 }
@@ -200,7 +201,7 @@ mod tests {
     fn guard(state: &PortState, policy: SecurityPolicy) -> Guard<'_> {
         Guard {
             policy,
-            mac: Some(OWN),
+            mac: OWN.to_u64(),
             state,
         }
     }
@@ -208,7 +209,7 @@ mod tests {
     fn send(guard: Guard<'_>, sources: &[MacAddr]) -> Vec<bool> {
         sources
             .iter()
-            .map(|source| guard.admit(*source, Mode::Live).is_ok())
+            .map(|source| guard.admit(source.to_u64(), Mode::Live).is_ok())
             .collect()
     }
 
@@ -272,7 +273,7 @@ mod tests {
         let state = PortState::default();
         let guard = Guard {
             policy: REJECT,
-            mac: None,
+            mac: 0,
             state: &state,
         };
         assert_eq!(guard.effective(), None);
@@ -286,7 +287,7 @@ mod tests {
         let state = PortState::default();
         let guard = guard(&state, REJECT);
         for source in [OWN, OTHER, OTHER, OTHER, OTHER] {
-            let _ = guard.admit(source, Mode::Dry);
+            let _ = guard.admit(source.to_u64(), Mode::Dry);
         }
         assert_eq!(state.effective(), None);
         assert_eq!(state.candidate.load(Relaxed), 0);

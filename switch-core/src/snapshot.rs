@@ -10,7 +10,7 @@ use crate::addr::MacAddr;
 use crate::fdb::Fdb;
 use crate::id::{PortId, SwitchId};
 use crate::security::{PortState, SecurityPolicy};
-use crate::vid::Vid;
+use crate::vid::{Tpid, Vid};
 use crate::vlan::VlanPolicy;
 
 /// What happens to a frame from a new source when the port has reached its limit.
@@ -72,8 +72,38 @@ pub struct Switch {
 pub struct Snapshot {
     generation: u64,
     switches: Box<[Switch]>,
-    ports: Box<[Option<Port>]>,
+    ports: Box<[Option<Compiled>]>,
     floods: Box<[FloodTable]>,
+}
+
+/// A port beside what a frame asks of it first, worked out once.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    /// The port itself.
+    pub(crate) port: Port,
+    /// Frames may be sent to it: it is up and enabled.
+    pub(crate) live: bool,
+    /// Its security policy can object to a source.
+    pub(crate) guarded: bool,
+    /// [`VlanPolicy::tpid`] as an EtherType; 0 where a tag is payload.
+    pub(crate) tpid: u16,
+    /// The VLAN whose frames come and go without a tag.
+    pub(crate) untagged: Option<Vid>,
+    /// The configured address, as [`MacAddr::to_u64`]; 0 if there is none.
+    pub(crate) mac: u64,
+}
+
+impl Compiled {
+    fn new(port: Port) -> Self {
+        Self {
+            live: port.up && port.enabled,
+            guarded: !(port.security.forged_transmits && port.security.mac_changes),
+            tpid: port.vlan.tpid().map_or(0, Tpid::ethertype),
+            untagged: port.vlan.untagged(),
+            mac: port.mac.map_or(0, MacAddr::to_u64),
+            port,
+        }
+    }
 }
 
 /// Who hears a flood, per VLAN of one switch.
@@ -82,6 +112,8 @@ struct FloodTable {
     /// Index into `lists` per VLAN.
     of_vid: Box<[u16]>,
     lists: Vec<Members>,
+    /// Whether any of the ports accepts promiscuous mode.
+    promiscuous: bool,
 }
 
 /// The ports of one VLAN that are up.
@@ -98,7 +130,7 @@ impl Snapshot {
     /// If two ports have one id, or a port names a switch that is not there: the compiler of the configuration numbers both.
     pub fn new(generation: u64, switches: Vec<Switch>, ports: Vec<Port>) -> Self {
         let slots = ports.iter().map(|port| port.id.index() + 1).max().unwrap_or(0);
-        let mut table: Box<[Option<Port>]> = std::iter::repeat_with(|| None).take(slots).collect();
+        let mut table: Box<[Option<Compiled>]> = std::iter::repeat_with(|| None).take(slots).collect();
         for port in ports {
             assert!(
                 port.switch.index() < switches.len(),
@@ -107,7 +139,7 @@ impl Snapshot {
             );
             let slot = &mut table[port.id.index()];
             assert!(slot.is_none(), "{:?} is there twice", port.id);
-            *slot = Some(port);
+            *slot = Some(Compiled::new(port));
         }
         let floods = (0..switches.len())
             .map(|switch| {
@@ -115,6 +147,7 @@ impl Snapshot {
                     table
                         .iter()
                         .flatten()
+                        .map(|compiled| &compiled.port)
                         .filter(|port| port.switch.index() == switch),
                 )
             })
@@ -139,13 +172,25 @@ impl Snapshot {
 
     /// All ports, in the order of their ids.
     pub fn ports(&self) -> impl Iterator<Item = &Port> {
-        self.ports.iter().flatten()
+        self.ports.iter().flatten().map(|compiled| &compiled.port)
     }
 
     /// One port.
     #[inline]
     pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.compiled(id).map(|compiled| &compiled.port)
+    }
+
+    /// One port, as the pipeline wants it.
+    #[inline]
+    pub(crate) fn compiled(&self, id: PortId) -> Option<&Compiled> {
         self.ports.get(id.index())?.as_ref()
+    }
+
+    /// Whether any port of `switch` that is up accepts promiscuous mode.
+    #[inline]
+    pub(crate) fn has_promiscuous(&self, switch: SwitchId) -> bool {
+        self.floods[switch.index()].promiscuous
     }
 
     /// All switches, in the order of their ids.
@@ -200,7 +245,11 @@ impl FloodTable {
                 })
             })
             .collect();
-        Self { of_vid, lists }
+        Self {
+            of_vid,
+            lists,
+            promiscuous: ports.iter().any(|port| port.security.promiscuous),
+        }
     }
 
     #[inline]

@@ -127,6 +127,15 @@ impl VlanPolicy {
         }
     }
 
+    /// The VLAN of frames without a tag, from the port and to it.
+    pub const fn untagged(&self) -> Option<Vid> {
+        match self {
+            Self::Unaware => Some(Vid::UNAWARE),
+            Self::Access(vid) | Self::Tunnel(vid) => Some(*vid),
+            Self::Trunk { native, .. } => *native,
+        }
+    }
+
     /// Classifies a frame from the port. `tag` is its outer tag if that has the port's [`VlanPolicy::tpid`].
     #[inline]
     pub fn ingress(&self, tag: Option<Tag>) -> Result<Classified, DropReason> {

@@ -177,8 +177,28 @@ impl Fdb {
     /// Where a frame to `mac` goes. Lock-free.
     #[inline]
     pub fn lookup(&self, vid: Vid, mac: MacAddr, now: Timestamp, ageing: Duration) -> Option<PortId> {
-        let (_, value) = self.slots.find(Key::new(vid, mac))?;
+        self.lookup_number(vid, mac.to_u64(), now, ageing)
+    }
+
+    /// [`Fdb::lookup`] of an address as [`MacAddr::to_u64`] gives it.
+    #[inline]
+    pub(crate) fn lookup_number(
+        &self,
+        vid: Vid,
+        mac: u64,
+        now: Timestamp,
+        ageing: Duration,
+    ) -> Option<PortId> {
+        let (_, value) = self.slots.find(Key::of_number(vid, mac))?;
         value.is_live(Clock::at(now), ageing).then(|| value.port())
+    }
+
+    /// Whether [`Fdb::learn`] would find nothing to do: the address is known behind the port, and was just seen.
+    #[inline]
+    pub(crate) fn is_fresh(&self, vid: Vid, mac: u64, port: PortId, now: Timestamp) -> bool {
+        self.slots
+            .find(Key::of_number(vid, mac))
+            .is_some_and(|(_, value)| value.is(port, Clock::at(now)))
     }
 
     /// Learns that `mac` is behind `port`. Never waits.

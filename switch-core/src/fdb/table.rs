@@ -51,7 +51,13 @@ impl Key {
 
     #[inline]
     pub(super) const fn new(vid: Vid, mac: MacAddr) -> Self {
-        Self(Self::LIVE | (vid.get() as u64) << 48 | mac.to_u64())
+        Self::of_number(vid, mac.to_u64())
+    }
+
+    /// Of an address as [`MacAddr::to_u64`] gives it.
+    #[inline]
+    pub(super) const fn of_number(vid: Vid, mac: u64) -> Self {
+        Self(Self::LIVE | (vid.get() as u64) << 48 | mac)
     }
 
     pub(super) fn mac(self) -> MacAddr {
@@ -75,7 +81,7 @@ impl Value {
 
     #[inline]
     pub(super) fn port(self) -> PortId {
-        PortId::new(self.0 as u16).expect("a value is made from a PortId")
+        PortId::from_number(self.0 as u16)
     }
 
     #[inline]

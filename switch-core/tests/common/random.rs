@@ -17,7 +17,7 @@ use switch_core::security::{PortState, SecurityPolicy};
 use switch_core::snapshot::{MacLimit, Overflow, Port, Snapshot, Switch};
 use switch_core::time::Timestamp;
 use switch_core::verdict::DropReason;
-use switch_core::vid::{Tpid, Vid};
+use switch_core::vid::{Tag, Tpid, Vid};
 use switch_core::vlan::{VlanPolicy, VlanSet};
 
 use super::twin::SlowSwitch;
@@ -344,7 +344,7 @@ impl World {
 
 fn sorted(hops: &[Hop]) -> BTreeSet<super::twin::SlowHop> {
     hops.iter()
-        .map(|hop| (hop.port, hop.tag.map(|tag| tag.to_bytes())))
+        .map(|hop| (hop.port, hop.tag.map(Tag::to_bytes)))
         .collect()
 }
 
