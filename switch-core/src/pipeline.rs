@@ -15,7 +15,7 @@ use crate::snapshot::{Compiled, Overflow, Port, Snapshot, Switch};
 use crate::time::Timestamp;
 use crate::verdict::DropReason;
 use crate::vid::{Tag, Tpid, Vid};
-use crate::vlan::OuterTag;
+use crate::vlan::{Classified, outer_tag};
 
 /// One step of a frame's way, told to an [`Observer`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,23 +135,18 @@ pub fn forward<O: Observer>(
     let port = &from.port;
     let switch = snapshot.switch(port.switch);
     let (destination, source) = addresses(ethernet);
-    let outer = match OuterTag::read(frame.header) {
-        OuterTag::None => None,
-        OuterTag::Is(tag) => Some(tag),
-        OuterTag::Truncated => return Err(DropReason::VlanTruncated),
-    };
-    if outer.is_some_and(|tag| tag.tpid == Tpid::Dot1Q && Vid::new(tag.raw_vid()).is_none()) {
-        return Err(DropReason::VlanReserved);
+    let is_tagged = is_tag(ethernet);
+    if is_tagged {
+        check_tag(frame.header)?;
     }
-    let tag = outer.filter(|tag| tag.tpid.ethertype() == from.tpid);
     if O::LOOKS {
         observer.step(Step::Parsed {
             destination: MacAddr::from_u64(destination),
             source: MacAddr::from_u64(source),
-            tag,
+            tag: port_tag(from, frame.header),
         });
     }
-    if frame.len > usize::from(switch.mtu) + ETHERNET && is_too_long(frame, switch, outer) {
+    if frame.len > usize::from(switch.mtu) + ETHERNET && is_too_long(frame, switch) {
         return Err(DropReason::TooLong);
     }
     if source & GROUP != 0 || source == 0 {
@@ -163,12 +158,11 @@ pub fn forward<O: Observer>(
     }
 
     // VLAN ingress.
-    let (vid, priority) = match tag {
-        None => (from.untagged.ok_or(DropReason::VlanUntagged)?, 0),
-        Some(_) => {
-            let classified = port.vlan.ingress(tag)?;
-            (classified.vid, classified.priority)
-        }
+    let (vid, priority) = if is_tagged {
+        let Classified { vid, priority, .. } = port.vlan.ingress(port_tag(from, frame.header))?;
+        (vid, priority)
+    } else {
+        (Vid::new(from.untagged).ok_or(DropReason::VlanUntagged)?, 0)
     };
     if O::LOOKS {
         observer.step(Step::Vlan { vid, priority });
@@ -223,52 +217,54 @@ pub fn forward<O: Observer>(
         .filter(|to| to.live && to.port.switch == port.switch);
 
     // Egress checks and VLAN egress.
-    let mut way = Way {
-        from,
-        vid,
-        priority,
-        hops,
-        observer,
+    let Some(to) = known else {
+        let unknown = (!group).then(|| MacAddr::from_u64(destination));
+        return flood(snapshot, from, vid, priority, unknown, hops, observer);
     };
-    match known {
-        Some(to) => {
-            if O::LOOKS {
-                way.observer.step(Step::Hit { port: to.port.id });
+    if O::LOOKS {
+        observer.step(Step::Hit { port: to.port.id });
+    }
+    if to.port.id == port.id {
+        return Err(DropReason::SamePort);
+    }
+    if to.untagged != vid.get() && !to.port.vlan.carries(vid) {
+        return Err(DropReason::EgressVlan);
+    }
+    may_send(from, to)?;
+    send(to, vid, priority, hops, observer);
+    if snapshot.has_promiscuous(port.switch) {
+        for id in snapshot.promiscuous(port.switch, vid) {
+            if *id != to.port.id {
+                offer(snapshot, from, *id, vid, priority, None, hops, observer);
             }
-            if to.port.id == port.id {
-                return Err(DropReason::SamePort);
-            }
-            if to.untagged != Some(vid) && !to.port.vlan.carries(vid) {
-                return Err(DropReason::EgressVlan);
-            }
-            may_send(from, to)?;
-            way.send(to);
-            if snapshot.has_promiscuous(port.switch) {
-                for id in snapshot.promiscuous(port.switch, vid) {
-                    if *id != to.port.id {
-                        way.offer(snapshot, *id, None);
-                    }
-                }
-            }
-            Ok(())
-        }
-        None => {
-            let members = snapshot.members(port.switch, vid);
-            if O::LOOKS {
-                way.observer.step(Step::Flood {
-                    members: members.len(),
-                });
-            }
-            let unknown = (!group).then(|| MacAddr::from_u64(destination));
-            for id in members {
-                way.offer(snapshot, *id, unknown);
-            }
-            if hops.is_empty() {
-                return Err(DropReason::NoDestination);
-            }
-            Ok(())
         }
     }
+    Ok(())
+}
+
+/// Sends a frame to every port of its VLAN that policy lets have it.
+fn flood<O: Observer>(
+    snapshot: &Snapshot,
+    from: &Compiled,
+    vid: Vid,
+    priority: u16,
+    unknown: Option<MacAddr>,
+    hops: &mut Vec<Hop>,
+    observer: &mut O,
+) -> Result<(), DropReason> {
+    let members = snapshot.members(from.port.switch, vid);
+    if O::LOOKS {
+        observer.step(Step::Flood {
+            members: members.len(),
+        });
+    }
+    for id in members {
+        offer(snapshot, from, *id, vid, priority, unknown, hops, observer);
+    }
+    if hops.is_empty() {
+        return Err(DropReason::NoDestination);
+    }
+    Ok(())
 }
 
 /// The I/G bit of an address as [`MacAddr::to_u64`] gives it.
@@ -277,11 +273,34 @@ const GROUP: u64 = 1 << 40;
 /// Destination and source, as [`MacAddr::to_u64`] gives them.
 #[inline]
 fn addresses(ethernet: &[u8; ETHERNET]) -> (u64, u64) {
-    let &[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = ethernet;
     // The octets beside the address are loaded with it and shifted or masked out again: one load instead of two.
-    let destination = u64::from_be_bytes([d0, d1, d2, d3, d4, d5, s0, s1]) >> 16;
-    let source = u64::from_be_bytes([d4, d5, s0, s1, s2, s3, s4, s5]) & 0xffff_ffff_ffff;
+    let first = |at: usize| *ethernet[at..].first_chunk().expect("the header is longer");
+    let destination = u64::from_be_bytes(first(0)) >> 16;
+    let source = u64::from_be_bytes(first(4)) & 0xffff_ffff_ffff;
     (destination, source)
+}
+
+/// Whether the EtherType is that of a VLAN tag of either kind.
+#[inline]
+fn is_tag(ethernet: &[u8; ETHERNET]) -> bool {
+    let [.., a, b] = *ethernet;
+    Tpid::of_ethertype(u16::from_be_bytes([a, b])).is_some()
+}
+
+/// Refuses tags that no port may send.
+#[inline]
+fn check_tag(header: &[u8]) -> Result<(), DropReason> {
+    let tag = outer_tag(header).ok_or(DropReason::VlanTruncated)?;
+    if tag.tpid == Tpid::Dot1Q && Vid::new(tag.raw_vid()).is_none() {
+        return Err(DropReason::VlanReserved);
+    }
+    Ok(())
+}
+
+/// The outer tag, where the port takes it for one.
+#[inline]
+fn port_tag(from: &Compiled, header: &[u8]) -> Option<Tag> {
+    outer_tag(header).filter(|tag| from.port.vlan.tpid() == Some(tag.tpid))
 }
 
 /// Learns a source that the table does not know as just seen behind this port.
@@ -295,55 +314,58 @@ fn learn(switch: &Switch, port: &Port, vid: Vid, source: u64, now: Timestamp, mo
     }
 }
 
-/// The last part of a frame's way: it is known what the frame is, and hops are collected.
-struct Way<'a, O> {
-    from: &'a Compiled,
-    vid: Vid,
-    priority: u16,
-    hops: &'a mut Vec<Hop>,
-    observer: &'a mut O,
+/// Sends a frame to a port that carries its VLAN.
+#[inline(always)]
+fn send<O: Observer>(to: &Compiled, vid: Vid, priority: u16, hops: &mut Vec<Hop>, observer: &mut O) {
+    let tag = if to.untagged == vid.get() {
+        None
+    } else {
+        to.port.vlan.egress(vid, priority)
+    };
+    let hop = Hop {
+        port: to.port.id,
+        tag,
+    };
+    if O::LOOKS {
+        observer.step(Step::Hop(hop));
+    }
+    hops.push(hop);
 }
 
-impl<O: Observer> Way<'_, O> {
-    #[inline]
-    fn send(&mut self, to: &Compiled) {
-        let tag = if to.untagged == Some(self.vid) {
-            None
-        } else {
-            to.port.vlan.egress(self.vid, self.priority)
-        };
-        let hop = Hop {
-            port: to.port.id,
-            tag,
-        };
+/// Sends a copy to a port of the VLAN, unless policy leaves it out. `unknown` is the destination, where nothing is
+/// known about it and it is not a group.
+#[inline]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a struct of them would go through memory for every frame"
+)]
+fn offer<O: Observer>(
+    snapshot: &Snapshot,
+    from: &Compiled,
+    id: PortId,
+    vid: Vid,
+    priority: u16,
+    unknown: Option<MacAddr>,
+    hops: &mut Vec<Hop>,
+    observer: &mut O,
+) {
+    if id == from.port.id {
+        return;
+    }
+    let Some(to) = snapshot.compiled(id) else { return };
+    if let Err(reason) = may_send(from, to) {
         if O::LOOKS {
-            self.observer.step(Step::Hop(hop));
+            observer.step(Step::Withheld { port: id, reason });
         }
-        self.hops.push(hop);
+        return;
     }
-
-    /// Sends a copy to a port of the VLAN, unless policy leaves it out. `unknown` is the destination, where nothing is
-    /// known about it and it is not a group.
-    #[inline]
-    fn offer(&mut self, snapshot: &Snapshot, id: PortId, unknown: Option<MacAddr>) {
-        if id == self.from.port.id {
-            return;
+    if let Some(effective) = unknown.and_then(|mac| guard(to).other_station(mac)) {
+        if O::LOOKS {
+            observer.step(Step::OtherStation { port: id, effective });
         }
-        let Some(to) = snapshot.compiled(id) else { return };
-        if let Err(reason) = may_send(self.from, to) {
-            if O::LOOKS {
-                self.observer.step(Step::Withheld { port: id, reason });
-            }
-            return;
-        }
-        if let Some(effective) = unknown.and_then(|mac| guard(to).other_station(mac)) {
-            if O::LOOKS {
-                self.observer.step(Step::OtherStation { port: id, effective });
-            }
-            return;
-        }
-        self.send(to);
+        return;
     }
+    send(to, vid, priority, hops, observer);
 }
 
 /// Whether policy lets a frame cross from one port to the other.
@@ -370,11 +392,9 @@ fn guard(compiled: &Compiled) -> Guard<'_> {
 /// Whether the longest frame that this one becomes on a wire exceeds the MTU, an Ethernet header and up to two tags.
 #[cold]
 #[inline(never)]
-fn is_too_long(frame: &FrameView<'_>, switch: &Switch, outer: Option<Tag>) -> bool {
-    let inner = outer.and_then(|_| match OuterTag::read(frame.header.get(Tag::LEN..)?) {
-        OuterTag::Is(tag) => Some(tag),
-        _ => None,
-    });
+fn is_too_long(frame: &FrameView<'_>, switch: &Switch) -> bool {
+    let outer = outer_tag(frame.header);
+    let inner = outer.and_then(|_| outer_tag(frame.header.get(Tag::LEN..)?));
     let tags = usize::from(outer.is_some()) + usize::from(inner.is_some());
     frame.offload.wire_len(frame.len) > usize::from(switch.mtu) + ETHERNET + tags * Tag::LEN
 }

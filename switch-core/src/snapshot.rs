@@ -10,7 +10,7 @@ use crate::addr::MacAddr;
 use crate::fdb::Fdb;
 use crate::id::{PortId, SwitchId};
 use crate::security::{PortState, SecurityPolicy};
-use crate::vid::{Tpid, Vid};
+use crate::vid::Vid;
 use crate::vlan::VlanPolicy;
 
 /// What happens to a frame from a new source when the port has reached its limit.
@@ -85,10 +85,8 @@ pub(crate) struct Compiled {
     pub(crate) live: bool,
     /// Its security policy can object to a source.
     pub(crate) guarded: bool,
-    /// [`VlanPolicy::tpid`] as an EtherType; 0 where a tag is payload.
-    pub(crate) tpid: u16,
-    /// The VLAN whose frames come and go without a tag.
-    pub(crate) untagged: Option<Vid>,
+    /// The number of the VLAN whose frames come and go without a tag; [`Vid::COUNT`] if there is none.
+    pub(crate) untagged: u16,
     /// The configured address, as [`MacAddr::to_u64`]; 0 if there is none.
     pub(crate) mac: u64,
 }
@@ -98,8 +96,7 @@ impl Compiled {
         Self {
             live: port.up && port.enabled,
             guarded: !(port.security.forged_transmits && port.security.mac_changes),
-            tpid: port.vlan.tpid().map_or(0, Tpid::ethertype),
-            untagged: port.vlan.untagged(),
+            untagged: port.vlan.untagged().map_or(Vid::COUNT as u16, Vid::get),
             mac: port.mac.map_or(0, MacAddr::to_u64),
             port,
         }

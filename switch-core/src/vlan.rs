@@ -84,36 +84,18 @@ pub struct Classified {
     pub tag: Option<Tag>,
 }
 
-/// The outer VLAN tag of a frame as it stands, whatever the port makes of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum OuterTag {
-    /// The frame has none.
-    None,
-    /// It has one of either kind.
-    Is(Tag),
-    /// It ends before the EtherType that follows the tag.
-    Truncated,
-}
+/// Where the EtherType stands that may mark a tag.
+const TPID: usize = 12;
 
-impl OuterTag {
-    /// Reads the tag from a frame's first octets; the Ethernet header must be among them.
-    #[inline]
-    pub(crate) fn read(header: &[u8]) -> Self {
-        const TPID: usize = 12;
-        let Some(&[a, b]) = header.get(TPID..).and_then(<[u8]>::first_chunk) else {
-            return Self::None;
-        };
-        let Some(tpid) = Tpid::of_ethertype(u16::from_be_bytes([a, b])) else {
-            return Self::None;
-        };
-        match header.get(TPID + 2..).and_then(<[u8]>::first_chunk) {
-            Some(&[c, d, _, _]) => Self::Is(Tag {
-                tpid,
-                tci: u16::from_be_bytes([c, d]),
-            }),
-            None => Self::Truncated,
-        }
-    }
+/// The outer VLAN tag of a frame as it stands, whatever the port makes of it. `header` is the frame's first octets.
+/// `None` if it has none, or ends before the EtherType that follows the tag.
+#[inline]
+pub(crate) fn outer_tag(header: &[u8]) -> Option<Tag> {
+    let &[a, b, c, d, _, _] = header.get(TPID..)?.first_chunk()?;
+    Some(Tag {
+        tpid: Tpid::of_ethertype(u16::from_be_bytes([a, b]))?,
+        tci: u16::from_be_bytes([c, d]),
+    })
 }
 
 impl VlanPolicy {

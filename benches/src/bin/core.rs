@@ -248,14 +248,16 @@ impl Scenario {
             ageing: Duration::from_secs(300),
             fdb: Arc::new(Fdb::new(capacity, 0x5eed)),
         };
-        let frames = frames
-            .into_iter()
+        let learning = name == LEARNING;
+        let repeats = if learning { 1 } else { BATCH.div_ceil(frames.len()) };
+        let frames = std::iter::repeat_n(frames, repeats)
+            .flatten()
             .map(|(from, source, destination)| Ok((port_id(from)?, frame(source, destination, tag))))
             .collect::<Result<_>>()?;
         Ok(Self {
             snapshot: Snapshot::new(1, vec![switch], ports?),
             frames,
-            learning: name == LEARNING,
+            learning,
         })
     }
 
@@ -267,26 +269,26 @@ impl Scenario {
         let mut at = 0;
         let mut copies = 0;
         while sent < frames {
-            for _ in 0..BATCH {
-                let (port, octets) = &mut self.frames[at];
+            // A batch is whole; rounds of fewer frames repeat within it.
+            for _ in 0..BATCH.div_ceil(self.frames.len()) {
+                let end = (at + BATCH).min(self.frames.len());
                 if self.learning {
                     let [_, _, _, _, a, b, c, d] = (sent as u64).to_be_bytes();
-                    octets[8..12].copy_from_slice(&[a, b, c, d]);
+                    self.frames[at].1[8..12].copy_from_slice(&[a, b, c, d]);
                 }
-                let view = FrameView {
-                    port: *port,
-                    header: &octets[..],
-                    len: octets.len(),
-                    offload: Offload::default(),
-                };
-                let verdict = forward(&self.snapshot, now, &view, Mode::Live, &mut hops, &mut Silent);
-                debug_assert_eq!(verdict, Ok(()));
-                copies += hops.len();
-                sent += 1;
-                at += 1;
-                if at == self.frames.len() {
-                    at = 0;
+                for (port, octets) in &self.frames[at..end] {
+                    let view = FrameView {
+                        port: *port,
+                        header: octets,
+                        len: octets.len(),
+                        offload: Offload::default(),
+                    };
+                    let verdict = forward(&self.snapshot, now, &view, Mode::Live, &mut hops, &mut Silent);
+                    debug_assert_eq!(verdict, Ok(()));
+                    copies += hops.len();
                 }
+                sent += end - at;
+                at = if end == self.frames.len() { 0 } else { end };
             }
             now = now + BATCH_TIME;
         }
