@@ -133,7 +133,7 @@ pub fn forward<O: Observer>(
         _ => return Err(DropReason::PortDisabled),
     };
     let port = &from.port;
-    let switch = snapshot.switch(port.switch);
+    let switch = &from.switch;
     let (destination, source) = addresses(ethernet);
     let is_tagged = is_tag(ethernet);
     if is_tagged {
@@ -146,14 +146,14 @@ pub fn forward<O: Observer>(
             tag: port_tag(from, frame.header),
         });
     }
-    if frame.len > usize::from(switch.mtu) + ETHERNET && is_too_long(frame, switch) {
+    if frame.len > from.longest as usize && is_too_long(frame, switch) {
         return Err(DropReason::TooLong);
     }
-    if source & GROUP != 0 || source == 0 {
+    // Zero has no predecessor, so that its I/G bit comes out set as well.
+    if (source | source.wrapping_sub(1)) & GROUP != 0 {
         return Err(DropReason::BadSource);
     }
-    let group = destination & GROUP != 0;
-    if group && MacAddr::from_u64(destination).is_bridge_reserved() {
+    if destination & !0xf == BRIDGE_RESERVED {
         return Err(DropReason::ReservedAddress);
     }
 
@@ -201,6 +201,7 @@ pub fn forward<O: Observer>(
     }
 
     // Forwarding lookup.
+    let group = destination & GROUP != 0;
     let place = if group {
         None
     } else if mode == Mode::Dry
@@ -232,7 +233,7 @@ pub fn forward<O: Observer>(
     }
     may_send(from, to)?;
     send(to, vid, priority, hops, observer);
-    if snapshot.has_promiscuous(port.switch) {
+    if from.watched {
         for id in snapshot.promiscuous(port.switch, vid) {
             if *id != to.port.id {
                 offer(snapshot, from, *id, vid, priority, None, hops, observer);
@@ -243,6 +244,7 @@ pub fn forward<O: Observer>(
 }
 
 /// Sends a frame to every port of its VLAN that policy lets have it.
+#[inline(never)]
 fn flood<O: Observer>(
     snapshot: &Snapshot,
     from: &Compiled,
@@ -269,6 +271,9 @@ fn flood<O: Observer>(
 
 /// The I/G bit of an address as [`MacAddr::to_u64`] gives it.
 const GROUP: u64 = 1 << 40;
+
+/// The first of the sixteen addresses of [`MacAddr::is_bridge_reserved`].
+const BRIDGE_RESERVED: u64 = 0x0180_c200_0000;
 
 /// Destination and source, as [`MacAddr::to_u64`] gives them.
 #[inline]

@@ -76,6 +76,9 @@ pub struct Snapshot {
     floods: Box<[FloodTable]>,
 }
 
+/// Octets of an Ethernet header.
+const ETHERNET: u32 = 14;
+
 /// A port beside what a frame asks of it first, worked out once.
 #[derive(Debug)]
 pub(crate) struct Compiled {
@@ -89,11 +92,20 @@ pub(crate) struct Compiled {
     pub(crate) untagged: u16,
     /// The configured address, as [`MacAddr::to_u64`]; 0 if there is none.
     pub(crate) mac: u64,
+    /// Some port of its switch that is live accepts promiscuous mode.
+    pub(crate) watched: bool,
+    /// Octets of the longest untagged frame.
+    pub(crate) longest: u32,
+    /// Its switch.
+    pub(crate) switch: Switch,
 }
 
 impl Compiled {
-    fn new(port: Port) -> Self {
+    fn new(port: Port, switch: &Switch, watched: bool) -> Self {
         Self {
+            watched,
+            longest: u32::from(switch.mtu) + ETHERNET,
+            switch: switch.clone(),
             live: port.up && port.enabled,
             guarded: !(port.security.forged_transmits && port.security.mac_changes),
             untagged: port.vlan.untagged().map_or(Vid::COUNT as u16, Vid::get),
@@ -109,8 +121,6 @@ struct FloodTable {
     /// Index into `lists` per VLAN.
     of_vid: Box<[u16]>,
     lists: Vec<Members>,
-    /// Whether any of the ports accepts promiscuous mode.
-    promiscuous: bool,
 }
 
 /// The ports of one VLAN that are up.
@@ -128,6 +138,16 @@ impl Snapshot {
     pub fn new(generation: u64, switches: Vec<Switch>, ports: Vec<Port>) -> Self {
         let slots = ports.iter().map(|port| port.id.index() + 1).max().unwrap_or(0);
         let mut table: Box<[Option<Compiled>]> = std::iter::repeat_with(|| None).take(slots).collect();
+        let mut watched = vec![false; switches.len()];
+        for port in &ports {
+            if port.up
+                && port.enabled
+                && port.security.promiscuous
+                && let Some(watched) = watched.get_mut(port.switch.index())
+            {
+                *watched = true;
+            }
+        }
         for port in ports {
             assert!(
                 port.switch.index() < switches.len(),
@@ -136,7 +156,8 @@ impl Snapshot {
             );
             let slot = &mut table[port.id.index()];
             assert!(slot.is_none(), "{:?} is there twice", port.id);
-            *slot = Some(Compiled::new(port));
+            let switch = port.switch.index();
+            *slot = Some(Compiled::new(port, &switches[switch], watched[switch]));
         }
         let floods = (0..switches.len())
             .map(|switch| {
@@ -182,12 +203,6 @@ impl Snapshot {
     #[inline]
     pub(crate) fn compiled(&self, id: PortId) -> Option<&Compiled> {
         self.ports.get(id.index())?.as_ref()
-    }
-
-    /// Whether any port of `switch` that is up accepts promiscuous mode.
-    #[inline]
-    pub(crate) fn has_promiscuous(&self, switch: SwitchId) -> bool {
-        self.floods[switch.index()].promiscuous
     }
 
     /// All switches, in the order of their ids.
@@ -242,11 +257,7 @@ impl FloodTable {
                 })
             })
             .collect();
-        Self {
-            of_vid,
-            lists,
-            promiscuous: ports.iter().any(|port| port.security.promiscuous),
-        }
+        Self { of_vid, lists }
     }
 
     #[inline]

@@ -181,7 +181,7 @@ impl Fdb {
     }
 
     /// [`Fdb::lookup`] of an address as [`MacAddr::to_u64`] gives it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lookup_number(
         &self,
         vid: Vid,
@@ -189,16 +189,16 @@ impl Fdb {
         now: Timestamp,
         ageing: Duration,
     ) -> Option<PortId> {
-        let (_, value) = self.slots.find(Key::of_number(vid, mac))?;
+        let value = self.slots.value_of(Key::of_number(vid, mac))?;
         value.is_live(Clock::at(now), ageing).then(|| value.port())
     }
 
     /// Whether [`Fdb::learn`] would find nothing to do: the address is known behind the port, and was just seen.
-    #[inline]
+    /// False says nothing.
+    #[inline(always)]
     pub(crate) fn is_fresh(&self, vid: Vid, mac: u64, port: PortId, now: Timestamp) -> bool {
         self.slots
-            .find(Key::of_number(vid, mac))
-            .is_some_and(|(_, value)| value.is(port, Clock::at(now)))
+            .is_fresh(Key::of_number(vid, mac), port, Clock::at(now))
     }
 
     /// Learns that `mac` is behind `port`. Never waits.
@@ -214,10 +214,10 @@ impl Fdb {
     ) -> Learnt {
         let key = Key::new(vid, mac);
         let clock = Clock::at(now);
+        if self.slots.is_fresh(key, port, clock) {
+            return Learnt::Known;
+        }
         if let Some((at, value)) = self.slots.find(key) {
-            if value.is(port, clock) {
-                return Learnt::Known;
-            }
             if value.is_static() {
                 return static_answer(value, port);
             }

@@ -95,12 +95,6 @@ impl Value {
         (self.0 >> 32) as u32
     }
 
-    /// Whether this is a dynamic entry of `port` that needs no refresh.
-    #[inline]
-    pub(super) const fn is(self, port: PortId, clock: Clock) -> bool {
-        self.0 & !Self::STAMP == (clock.0 as u64) << 32 | port.get() as u64
-    }
-
     /// Whether it was last seen in the same second, in the sense of [`Clock::is_same_second`].
     #[inline]
     pub(super) const fn is_recent(self, clock: Clock) -> bool {
@@ -127,7 +121,12 @@ impl Value {
     pub(super) fn is_live(self, clock: Clock, ageing: Duration) -> bool {
         // Both ends are rounded down, so one tick more keeps an entry from expiring early.
         let ticks = self.ticks(clock);
-        ticks <= 1 || self.is_static() || u128::from(ticks - 1) <= ageing.as_nanos() >> Clock::SHIFT
+        ticks <= 1 || self.is_static() || Self::is_within(ticks - 1, ageing)
+    }
+
+    #[inline(never)]
+    fn is_within(ticks: u32, ageing: Duration) -> bool {
+        u128::from(ticks) <= ageing.as_nanos() >> Clock::SHIFT
     }
 
     /// The same entry, seen at `clock`.
@@ -205,6 +204,39 @@ impl Slots {
     /// A static entry's value.
     pub(super) fn static_value(&self, key: Key, port: PortId) -> Value {
         Value(self.value(key, port, Clock(0)).0 | Value::STATIC)
+    }
+
+    /// Whether a dynamic entry of `port` needs no refresh, and stands where it is found first. False says nothing.
+    #[inline(always)]
+    pub(super) fn is_fresh(&self, key: Key, port: PortId, clock: Clock) -> bool {
+        let hash = self.hash(key);
+        let fresh = u64::from(clock.0) << 32 | Self::stamp(hash) | u64::from(port.get());
+        self.slots.get(self.home(hash)).is_some_and(|slot| {
+            // As in `find`; the whole value is known beforehand.
+            slot.key.load(Acquire) == key.0
+                && slot.value.load(Acquire) == fresh
+                && slot.key.load(Relaxed) == key.0
+        })
+    }
+
+    /// The value of a key: its home slot here, the rest of the chain out of line.
+    #[inline(always)]
+    pub(super) fn value_of(&self, key: Key) -> Option<Value> {
+        let hash = self.hash(key);
+        if let Some(slot) = self.slots.get(self.home(hash))
+            && slot.key.load(Acquire) == key.0
+        {
+            let value = slot.value.load(Acquire);
+            if (value ^ Self::stamp(hash)) & Value::STAMP == 0 && slot.key.load(Relaxed) == key.0 {
+                return Some(Value(value));
+            }
+        }
+        self.value_in_chain(key)
+    }
+
+    #[inline(never)]
+    fn value_in_chain(&self, key: Key) -> Option<Value> {
+        self.find(key).map(|(_, value)| value)
     }
 
     /// The slot and the value of a key.

@@ -124,6 +124,16 @@ impl Bench {
     }
 
     pub fn send_as(&mut self, from: u16, frame: &[u8], offload: Offload) -> Result<Vec<Hop>, DropReason> {
+        self.run_as(from, frame, offload)?;
+        Ok(self.hops.clone())
+    }
+
+    /// Sends a frame and leaves the hops in place.
+    pub fn run(&mut self, from: u16, frame: &[u8]) -> Result<(), DropReason> {
+        self.run_as(from, frame, Offload::default())
+    }
+
+    fn run_as(&mut self, from: u16, frame: &[u8], offload: Offload) -> Result<(), DropReason> {
         let view = FrameView {
             port: id(from),
             header: &frame[..frame.len().min(FrameView::HEADER_LEN)],
@@ -137,8 +147,7 @@ impl Bench {
             Mode::Live,
             &mut self.hops,
             &mut Silent,
-        )?;
-        Ok(self.hops.clone())
+        )
     }
 
     /// Sends a frame; says by which ports it leaves.
