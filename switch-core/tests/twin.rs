@@ -14,7 +14,7 @@ use common::twin::SlowFdb;
 use common::{AGEING, id, mac, vid};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 800, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Any switch, any frames: the same verdict, the same hops, the same tags, the same table.
     #[test]
@@ -205,7 +205,7 @@ fn run(capacity: usize, operations: &[Operation]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// With room for all.
     #[test]

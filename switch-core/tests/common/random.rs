@@ -106,21 +106,48 @@ fn vlan(choices: &mut Choices<'_>) -> VlanPolicy {
     }
 }
 
-fn port(choices: &mut Choices<'_>, number: usize, switches: usize) -> Port {
+/// VLANs of a world in which most ports hear each other.
+fn shared_vlan(choices: &mut Choices<'_>) -> VlanPolicy {
+    match choices.below(4) {
+        0 => VlanPolicy::Tunnel(vid(1)),
+        1 => VlanPolicy::Trunk {
+            vlans: VlanSet::all(),
+            native: Some(vid(1)),
+            tpid: Tpid::Dot1Q,
+        },
+        _ => VlanPolicy::Access(vid(1)),
+    }
+}
+
+/// The station that lives behind a port.
+fn resident(port: PortId) -> MacAddr {
+    mac(1 + u64::from(port.get()) / 2 % STATIONS)
+}
+
+fn port(choices: &mut Choices<'_>, number: usize, switches: usize, sociable: bool) -> Port {
     let flags = choices.octet();
+    let own = id(number as u16 * 2);
     Port {
         // Gaps in the numbers are part of the game.
-        id: id(number as u16 * 2),
+        id: own,
         switch: SwitchId(choices.below(switches) as u16),
         enabled: !choices.one_in(8),
         up: !choices.one_in(8),
-        vlan: vlan(choices),
+        vlan: if sociable {
+            shared_vlan(choices)
+        } else {
+            vlan(choices)
+        },
         security: SecurityPolicy {
             promiscuous: flags & 7 == 7,
             mac_changes: flags & 8 != 0,
             forged_transmits: flags & 16 != 0,
         },
-        mac: choices.one_in(3).then(|| station(choices)),
+        mac: match choices.below(6) {
+            0 => Some(station(choices)),
+            1 | 2 => Some(resident(own)),
+            _ => None,
+        },
         isolated: flags & 0x60 == 0x60,
         mac_limit: choices.one_in(4).then(|| MacLimit {
             count: choices.below(4) as u32,
@@ -173,8 +200,9 @@ impl World {
                 fdb: Arc::new(Fdb::new(64, choices.octet().into())),
             })
             .collect();
+        let sociable = choices.one_in(2);
         let ports: Vec<Port> = (0..2 + choices.below(MOST_PORTS - 1))
-            .map(|number| port(choices, number, switches.len()))
+            .map(|number| port(choices, number, switches.len(), sociable))
             .collect();
         let mtus = switches.iter().map(|switch| usize::from(switch.mtu)).collect();
         Self {
@@ -237,7 +265,7 @@ impl World {
             frame.clear();
             frame.extend(choices.take(64));
         } else {
-            write_frame(&mut frame, choices, mtu);
+            write_frame(&mut frame, choices, from, mtu);
         }
         let offload = some_offload(choices, frame.len());
         self.send(from, &frame, offload, tally);
@@ -355,7 +383,7 @@ fn some_port(choices: &mut Choices<'_>) -> PortId {
     id((octet % MOST_PORTS * 2 + odd) as u16)
 }
 
-fn write_frame(frame: &mut Vec<u8>, choices: &mut Choices<'_>, mtu: usize) {
+fn write_frame(frame: &mut Vec<u8>, choices: &mut Choices<'_>, from: PortId, mtu: usize) {
     frame.clear();
     let destination = match choices.below(16) {
         0..=8 => station(choices),
@@ -369,7 +397,8 @@ fn write_frame(frame: &mut Vec<u8>, choices: &mut Choices<'_>, mtu: usize) {
         0 => MacAddr::BROADCAST,
         1 => MacAddr::ZERO,
         2 => MacAddr([0x33, 0x33, 0, 0, 0, 1]),
-        _ => station(choices),
+        3..=15 => station(choices),
+        _ => resident(from),
     };
     frame.extend(destination.0);
     frame.extend(source.0);
@@ -390,9 +419,9 @@ fn write_frame(frame: &mut Vec<u8>, choices: &mut Choices<'_>, mtu: usize) {
             .pick(&[0x0800_u16, 0x0806, 0x86dd, 0x8100, 0x05ff])
             .to_be_bytes(),
     );
-    let len = match choices.below(8) {
+    let len = match choices.below(16) {
         0 => choices.below(24),
-        1 | 2 => mtu + 14 + choices.below(12) - 1,
+        1..=3 => mtu + 14 + choices.below(12) - 1,
         _ => 60,
     };
     frame.resize(len, 0);
