@@ -49,6 +49,15 @@ impl Scratch {
     pub(super) fn new_second(&mut self) {
         self.moves_told = 0;
     }
+
+    /// Empties the lists after a batch was lost half-way.
+    pub(super) fn recover(&mut self, pool: &mut Pool) {
+        self.sending.clear();
+        self.segments_outgoing.clear();
+        for segment in self.segments.drain(..) {
+            segment.release(pool);
+        }
+    }
 }
 
 /// Notes a MAC move, and nothing else.
@@ -79,27 +88,25 @@ impl Worker {
         if self.batch.is_empty() {
             return false;
         }
-        let mut batch = std::mem::take(&mut self.batch);
-        self.shared.workers[self.index].counters.batch(batch.len());
-        self.decide(port, now, &mut batch);
-        self.send(port, &mut batch);
-        for frame in batch.drain(..) {
+        self.shared.workers[self.index].counters.batch(self.batch.len());
+        self.decide(port, now);
+        self.send(port);
+        for frame in self.batch.drain(..) {
             frame.release(&mut self.pool);
         }
-        self.batch = batch;
         true
     }
 
     /// Decides about each frame, and lists the copies at the ports that they leave by.
-    fn decide(&mut self, port: PortId, now: Timestamp, batch: &mut [Frame]) {
+    fn decide(&mut self, port: PortId, now: Timestamp) {
         let Some(Some(attached)) = self.ports.get(port.index()) else {
             return;
         };
         let counters = std::sync::Arc::clone(&attached.counters);
-        counters.set_queue_depth(batch.len() as u64);
+        counters.set_queue_depth(self.batch.len() as u64);
         let tpid = self.snapshot.port(port).and_then(|port| port.vlan.tpid());
         let sinks = self.shared.captures.sinks.load();
-        for (index, frame) in batch.iter_mut().enumerate() {
+        for (index, frame) in self.batch.iter_mut().enumerate() {
             let (frames, octets) = frame.offload.wire_frames(frame.len());
             counters.receive.count(destination(frame.bytes()), frames, octets);
             if !sinks.is_empty() {
@@ -158,7 +165,7 @@ impl Worker {
     }
 
     /// Sends what the batch left at each port, and counts it.
-    fn send(&mut self, from: PortId, batch: &mut [Frame]) {
+    fn send(&mut self, from: PortId) {
         let sinks = self.shared.captures.sinks.load();
         while let Some(port) = self.scratch.sending.pop() {
             let Some(Some(egress)) = self.ports.get_mut(port.index()) else {
@@ -172,11 +179,12 @@ impl Worker {
                 };
                 outgoing.iter_mut().for_each(|item| item.outcome = Err(failure));
             } else {
-                transmit(egress, &mut self.pool, &mut self.scratch, batch, &mut outgoing);
+                let (pool, scratch) = (&mut self.pool, &mut self.scratch);
+                transmit(egress, pool, scratch, &mut self.batch, &mut outgoing);
             }
             for item in &outgoing {
                 // The frame still has the tag of this port: the next port's has not been put on yet.
-                let frame = &batch[usize::from(item.frame)];
+                let frame = &self.batch[usize::from(item.frame)];
                 let (frames, octets) = frame.offload.wire_frames(frame.len());
                 let seen = match item.outcome {
                     Ok(()) => {

@@ -151,8 +151,8 @@ impl Worker {
                     return;
                 }
                 if let Some(port) = u16::try_from(number).ok().and_then(PortId::new) {
-                    let started = *started.get_or_insert_with(|| self.shared.now());
-                    let now = if index == 0 { started } else { self.shared.now() };
+                    let now = self.shared.now();
+                    started.get_or_insert(now);
                     worked |= self.serve_port(port, now);
                 }
             }
@@ -274,12 +274,12 @@ impl Worker {
         for attached in self.ports.iter_mut().flatten() {
             attached.outgoing.clear();
         }
-        self.scratch = Scratch::default();
-        self.scratch.reserve(self.snapshot.ports().count());
+        self.scratch.recover(&mut self.pool);
         for frame in self.batch.drain(..) {
             frame.release(&mut self.pool);
         }
-        if self.pool.free() < BATCH {
+        // A buffer that was just going from hand to hand is lost.
+        if self.pool.free() < 2 * BATCH {
             self.pool = Pool::new(CHUNKS);
         }
     }
