@@ -149,8 +149,7 @@ pub fn forward<O: Observer>(
     if frame.len > from.longest as usize && is_too_long(frame, switch) {
         return Err(DropReason::TooLong);
     }
-    // Zero has no predecessor, so that its I/G bit comes out set as well.
-    if (source | source.wrapping_sub(1)) & GROUP != 0 {
+    if source & GROUP != 0 || source == 0 {
         return Err(DropReason::BadSource);
     }
     if destination & !0xf == BRIDGE_RESERVED {
