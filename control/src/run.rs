@@ -7,11 +7,14 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use datapath::{Datapath, StartError};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -22,7 +25,7 @@ use crate::api::model::Problem;
 use crate::api::routes;
 use crate::api::server::{ListenError, Socket, listen_tcp, serve_tcp};
 use crate::config::{ValidConfig, text};
-use crate::daemon::{ConfigFile, Daemon, Failure, HostSettings, Kernel, Parts, Shared};
+use crate::daemon::{ConfigFile, Daemon, Failure, HostSettings, Kernel, NETNS_DIR, Parts, Shared};
 use crate::events::{EventLog, Kind};
 use crate::links::{LinkError, Monitor};
 use crate::metrics::Metrics;
@@ -30,6 +33,9 @@ use crate::store::{Store, StoreError};
 
 /// How long to wait before netdevs are listed again, after that failed.
 const LIST_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a namespace may take from its name to itself.
+const NETNS_SETTLES: Duration = Duration::from_millis(50);
 
 /// What `vswitchd` was told.
 #[derive(Clone, Debug)]
@@ -235,6 +241,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         });
     }
     tasks.spawn(watch_links(monitor, daemon.clone()));
+    tasks.spawn(watch_namespaces(daemon.clone()));
     tasks.spawn(watch_workers(happened, daemon.clone()));
     tasks.spawn(keep_deadlines(daemon.clone()));
     notify_supervisor(&[sd_notify::NotifyState::Ready]);
@@ -275,6 +282,41 @@ async fn watch_links(mut monitor: Monitor, daemon: Shared) -> String {
                 tokio::time::sleep(LIST_AGAIN).await;
             }
         }
+    }
+}
+
+/// Named namespaces come and go without a word on netlink. Where they cannot be watched, they are looked at in the sweep.
+async fn watch_namespaces(daemon: Shared) -> String {
+    if let Err(error) = follow_namespaces(&daemon).await {
+        tracing::warn!("{NETNS_DIR} cannot be watched: {error}");
+    }
+    std::future::pending().await
+}
+
+async fn follow_namespaces(daemon: &Shared) -> io::Result<()> {
+    let dir = Path::new(NETNS_DIR);
+    let named = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_TO;
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    let mut watched = inotify.add_watch(dir, named).is_ok();
+    if !watched {
+        // The directory is made with the first name.
+        inotify.add_watch(dir.parent().unwrap_or(dir), AddWatchFlags::IN_CREATE)?;
+    }
+    #[expect(
+        deprecated,
+        reason = "what it warns of, a descriptor that changes hands, an `OwnedFd` cannot do"
+    )]
+    let readiness = AsyncFd::new(inotify.as_fd().try_clone_to_owned()?)?;
+    loop {
+        let mut ready = readiness.readable().await?;
+        while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
+        ready.clear_ready();
+        if !watched {
+            watched = inotify.add_watch(dir, named).is_ok();
+        }
+        // `ip netns add` makes the name first and the namespace after it.
+        tokio::time::sleep(NETNS_SETTLES).await;
+        daemon.lock().namespaces_changed();
     }
 }
 

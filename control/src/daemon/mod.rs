@@ -32,7 +32,7 @@ use tokio::time::Instant;
 pub use self::apply::Request;
 pub use self::file::ConfigFile;
 pub use self::host::HostSettings;
-pub use self::ports::{DeviceSpec, Kernel, Opener};
+pub use self::ports::{DeviceSpec, Kernel, NETNS_DIR, Opener};
 pub use self::views::TraceError;
 
 use self::apply::Pending;
@@ -45,8 +45,8 @@ use crate::links::{Change, Links};
 use crate::metrics::ApplyCounts;
 use crate::store::{Generation, NewGeneration, Store, StoreError, Summary};
 
-/// How often MAC addresses that nobody uses any more are taken out of the tables. Lookups look at the age themselves;
-/// this only frees the room.
+/// How often MAC addresses that nobody uses any more are taken out of the tables (lookups look at the age themselves;
+/// this only frees the room), and namespaces named by a path are looked at.
 pub const SWEEP: Duration = Duration::from_secs(30);
 
 /// How many MAC moves are listed as events in one [`MOVE_WINDOW`].
@@ -236,6 +236,7 @@ impl Daemon {
         if self.next_sweep <= now {
             self.next_sweep = now + SWEEP;
             self.sweep();
+            self.namespaces_changed();
         }
     }
 

@@ -2,10 +2,14 @@
 //!
 //! A `device` port is attached while its netdev is there and set up; when the netdev goes, comes back or changes its
 //! name, netlink says so and [`Daemon::reconcile`] follows. A TAP may live in a namespace that netlink doesn't see: it
-//! is attached when it is opened, until a worker finds it broken. What cannot be opened is tried again after
+//! is attached when it is opened, until a worker finds it broken. An open TAP keeps the namespace that it was made in alive
+//! after its name was deleted, so the names are watched too ([`Daemon::namespaces_changed`]). What cannot be opened is tried again after
 //! [`delay`], which grows so that a device that flaps costs little; for a netdev that is not there nothing is tried,
 //! because netlink tells when it comes.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use datapath::io::{self, OpenError, PacketSpec, TapSpec};
@@ -16,6 +20,9 @@ use super::Daemon;
 use crate::config::validate::{Attachment, EffectivePort, EffectiveSwitch};
 use crate::events::Kind;
 use crate::links::{self, Links};
+
+/// Where `ip netns` keeps the names of namespaces.
+pub const NETNS_DIR: &str = "/run/netns";
 
 /// The queues of a port that was opened, one per worker.
 pub type Queues = Vec<Box<dyn io::Queue>>;
@@ -110,7 +117,25 @@ fn delay(failures: u32) -> Duration {
 struct Attached {
     /// Index of the netdev, where netlink sees it.
     index: Option<u32>,
+    /// The namespace that a TAP was made in, if one is named: deleting the name leaves it alive as long as the TAP is open.
+    netns: Option<Identity>,
     since: Instant,
+}
+
+/// Device and inode of a namespace.
+type Identity = (u64, u64);
+
+/// The namespace that has this name now.
+fn netns_identity(spec: &DeviceSpec) -> Option<Identity> {
+    let (netns, _) = spec.netdev();
+    let netns = netns?;
+    let path = if netns.contains('/') {
+        PathBuf::from(netns)
+    } else {
+        Path::new(NETNS_DIR).join(netns)
+    };
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// The device of a port as it is now.
@@ -182,7 +207,11 @@ impl Runtime {
     }
 
     fn opened(&mut self, index: Option<u32>, now: Instant) {
-        self.attached = Some(Attached { index, since: now });
+        self.attached = Some(Attached {
+            index,
+            netns: netns_identity(&self.spec),
+            since: now,
+        });
         self.last_index = index;
         self.told = false;
         self.trouble = None;
@@ -356,6 +385,31 @@ impl Daemon {
         if let Some(state) = self.registry.state(name) {
             state.reset();
         }
+    }
+
+    /// Follows namespaces that were deleted, or made anew under their name: their TAPs are opened again.
+    pub fn namespaces_changed(&mut self) {
+        let now = Instant::now();
+        let names: Vec<String> = self.ports.keys().cloned().collect();
+        for name in names {
+            let Some(mut runtime) = self.ports.remove(&name) else {
+                continue;
+            };
+            if runtime.spec.netdev().0.is_some() {
+                let identity = netns_identity(&runtime.spec);
+                match runtime.attached {
+                    Some(attached) if attached.netns != identity => {
+                        self.detach(&name, &mut runtime);
+                        runtime.trouble = Some("its network namespace was deleted".to_owned());
+                        runtime.retry_at = None;
+                    }
+                    None if identity.is_some() => runtime.retry_at = None,
+                    _ => {}
+                }
+            }
+            self.ports.insert(name, runtime);
+        }
+        self.reconcile(now);
     }
 
     /// Says in the event log how a port is.

@@ -449,6 +449,24 @@ async fn a_broken_device_is_opened_again_at_once_and_then_with_patience() {
 }
 
 #[tokio::test]
+async fn a_namespace_made_anew_gets_its_tap_again() {
+    let mut world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (netns, next) = (dir.path().join("ns1"), dir.path().join("next"));
+    std::fs::write(&netns, "").unwrap();
+    let text = TWO.replace("netns: ns1", &format!("netns: {}", netns.display()));
+    apply(&mut world, &text);
+    world.log();
+    world.daemon.namespaces_changed();
+    assert_eq!(world.log(), [""; 0]);
+    std::fs::write(&next, "").unwrap();
+    std::fs::rename(&next, &netns).unwrap();
+    world.daemon.namespaces_changed();
+    assert_eq!(world.log(), ["close tap1", "open tap1"]);
+    assert_eq!(state(&world, "vm1"), (PortState::Up, None));
+}
+
+#[tokio::test]
 async fn what_was_learnt_behind_a_port_goes_with_it() {
     let mut world = World::new();
     apply(&mut world, &with_device());
