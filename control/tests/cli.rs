@@ -756,13 +756,26 @@ fn validate_and_schema_need_no_daemon() {
 }
 
 #[test]
-fn completions_for_each_shell() {
-    let dir = tempfile::tempdir().unwrap();
+fn completions_know_the_ports() {
+    let api = Api::with(&[("GET /v1/ports", 200, port_rows())]);
     for shell in ["bash", "zsh", "fish"] {
-        let output = ctl(&dir.path().join("none.sock"), &["completions", shell]);
+        let output = api.run(&["completions", shell]);
         assert!(
-            output.status.success() && stdout(&output).contains("vswitchctl"),
+            output.status.success() && stdout(&output).contains("VSWITCHCTL_COMPLETE"),
             "{shell}"
         );
     }
+    // As the script for fish asks.
+    let ask = |socket: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_vswitchctl"))
+            .args(["--", "vswitchctl", "port", "show", "vm"])
+            .env("VSWITCHCTL_COMPLETE", "fish")
+            .env("VSWITCH_SOCKET", socket)
+            .output()
+            .unwrap();
+        (stdout(&output).to_owned(), stderr(&output).to_owned())
+    };
+    assert_eq!(ask(&api.socket()), ("vm1\nvm2\n".to_owned(), String::new()));
+    let (candidates, errors) = ask(&api.dir.path().join("none.sock"));
+    assert!(!candidates.contains("vm1") && errors.is_empty(), "{errors}");
 }

@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use switch_core::addr::MacAddr;
 
 use super::client::DEFAULT_SOCKET;
+use super::complete;
 use super::output::Format;
 use super::units::parse_duration;
 
@@ -123,12 +124,12 @@ Examples:
     },
     /// Watch the rates of all ports, live.
     Top(TopArgs),
-    /// Print a script of completions for a shell.
+    /// Print a script of completions for a shell; names of ports and groups are completed as well.
     #[command(after_long_help = "\
 Examples:
-  vswitchctl completions bash > /etc/bash_completion.d/vswitchctl
-  vswitchctl completions zsh > \"${fpath[1]}/_vswitchctl\"
-  vswitchctl completions fish > ~/.config/fish/completions/vswitchctl.fish")]
+  echo 'source <(vswitchctl completions bash)' >> ~/.bashrc
+  echo 'source <(vswitchctl completions zsh)' >> ~/.zshrc
+  echo 'vswitchctl completions fish | source' >> ~/.config/fish/config.fish")]
     Completions {
         /// The shell.
         shell: Shell,
@@ -192,6 +193,7 @@ pub(crate) enum PortCommand {
     /// Show one port: its state, the settings in force, its counters.
     Show {
         /// Name of the port.
+        #[arg(add = complete::ports())]
         name: String,
     },
     /// Add a port to the configuration in force.
@@ -216,6 +218,7 @@ Examples:
   vswitchctl port set vm1 --unset vlan           the same")]
     Set {
         /// Name of the port.
+        #[arg(add = complete::ports())]
         name: String,
         /// Keys and their new values.
         #[arg(value_name = "KEY=VALUE", required_unless_present = "unset")]
@@ -228,6 +231,7 @@ Examples:
     #[command(visible_alias = "rm")]
     Del {
         /// Name of the port.
+        #[arg(add = complete::ports())]
         name: String,
     },
     /// Print counters of all ports, or of one with the reasons of its drops.
@@ -236,6 +240,7 @@ Examples:
     /// that it becomes on the wire.
     Stats {
         /// Name of the port.
+        #[arg(add = complete::ports())]
         name: Option<String>,
         /// Scale large numbers: 1.2M instead of 1234567.
         #[arg(short = 'H', long)]
@@ -249,7 +254,7 @@ pub(crate) struct PortAddArgs {
     /// Name of the new port.
     pub(crate) name: String,
     /// Its port group.
-    #[arg(short, long, value_name = "GROUP")]
+    #[arg(short, long, value_name = "GROUP", add = complete::groups())]
     pub(crate) group: String,
     /// Let the switch make a TAP of this name.
     #[arg(long, value_name = "DEV")]
@@ -282,6 +287,7 @@ pub(crate) enum GroupCommand {
     /// Show one port group: its settings and its ports.
     Show {
         /// Name of the group.
+        #[arg(add = complete::groups())]
         name: String,
     },
 }
@@ -292,7 +298,7 @@ pub(crate) enum MacCommand {
     #[command(visible_alias = "ls")]
     List {
         /// Only entries of this port.
-        #[arg(long)]
+        #[arg(long, add = complete::ports())]
         port: Option<String>,
         /// Only entries of this VLAN.
         #[arg(long, value_name = "N")]
@@ -313,7 +319,7 @@ Examples:
     /// Forget learnt entries; static ones stay.
     Flush {
         /// Only entries of this port.
-        #[arg(long)]
+        #[arg(long, add = complete::ports())]
         port: Option<String>,
         /// Only entries of this VLAN.
         #[arg(long, value_name = "N")]
@@ -324,6 +330,7 @@ Examples:
 #[derive(Debug, ClapArgs)]
 pub(crate) struct MacArgs {
     /// The port that it is behind.
+    #[arg(add = complete::ports())]
     pub(crate) port: String,
     /// The address.
     pub(crate) mac: MacAddr,
@@ -368,6 +375,7 @@ Examples:
   vswitchctl trace vm1 @incident.pcapng:17")]
 pub(crate) struct TraceArgs {
     /// The port that the frame is to come from.
+    #[arg(add = complete::ports())]
     pub(crate) port: String,
     /// The frame: hex, @FILE[:N] or words.
     #[arg(required = true, trailing_var_arg = true)]
@@ -388,6 +396,7 @@ Examples:
   ssh host vswitchctl capture vm1 -w - | tshark -r -")]
 pub(crate) struct CaptureArgs {
     /// Only frames that come from or go to this port.
+    #[arg(add = complete::ports())]
     pub(crate) port: Option<String>,
     /// Only frames that are dropped.
     #[arg(long)]

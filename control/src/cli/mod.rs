@@ -8,6 +8,7 @@
 mod args;
 mod capture;
 mod client;
+mod complete;
 mod config;
 mod error;
 mod events;
@@ -27,7 +28,7 @@ mod words;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 
 use args::{Args, Command};
 use client::Client;
@@ -36,6 +37,7 @@ use output::{Format, Output};
 
 /// The whole of `vswitchctl`: reads the arguments of the process, does what they say.
 pub fn main() -> ExitCode {
+    complete::answer();
     let args = Args::parse();
     let format = args.output;
     let mut output = Output::stdout(format);
@@ -99,10 +101,7 @@ fn run(args: Args, output: &mut Output) -> Result<(), CliError> {
                 events::events(&client, output, follow, since.as_deref()).await
             }
             Command::Top(args) => top::top(&client, output, args).await,
-            Command::Completions { shell } => {
-                clap_complete::generate(shell, &mut Args::command(), "vswitchctl", output.raw());
-                Ok(())
-            }
+            Command::Completions { shell } => complete::script(output, shell),
             Command::Version => show::version(&client, output).await,
         }
     })
