@@ -10,6 +10,9 @@ use crate::pool::{Chunk, Pool};
 
 const ADDRESSES: usize = 12;
 
+/// Octets that one segment counts as at least in [`Frame::weight`]: fewer than any usual one has.
+const SEGMENT_WEIGHT: usize = 1024;
+
 /// A frame in a chunk.
 pub struct Frame {
     chunk: Chunk,
@@ -53,6 +56,19 @@ impl Frame {
     #[inline]
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// What the frame adds to its batch, in octets: a super-frame of many small segments is as much work as they are
+    /// where they are cut, and a batch is the time that other ports wait.
+    #[inline]
+    pub fn weight(&self) -> usize {
+        match self.offload.gso {
+            None => self.len,
+            Some(_) => {
+                let segments = self.offload.wire_frames(self.len).0 as usize;
+                self.len.max(segments * SEGMENT_WEIGHT)
+            }
+        }
     }
 
     /// Whether the frame has no octets.
@@ -148,7 +164,7 @@ impl Frame {
 
 #[cfg(test)]
 mod tests {
-    use switch_core::offload::Checksum;
+    use switch_core::offload::{Checksum, Gso, GsoKind};
     use switch_core::vid::{Tpid, Vid};
 
     use super::*;
@@ -181,6 +197,22 @@ mod tests {
         frame.retag(None);
         assert_eq!(frame.bytes(), PLAIN);
         assert_eq!(frame.offload.checksum, Checksum::Partial { start: 14, offset: 0 });
+    }
+
+    #[test]
+    fn a_super_frame_weighs_what_cutting_it_costs() {
+        let gso = |size| Gso {
+            kind: GsoKind::Tcp4,
+            size,
+            header_len: 54,
+            ecn: false,
+        };
+        let mut super_frame = frame(&[0; 60_054]);
+        assert_eq!(super_frame.weight(), 60_054);
+        super_frame.offload.gso = Some(gso(1448));
+        assert_eq!(super_frame.weight(), 60_054);
+        super_frame.offload.gso = Some(gso(100));
+        assert_eq!(super_frame.weight(), 600 * SEGMENT_WEIGHT);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! - A partial checksum lies in the payload or is the checksum of the frame's own transport header. A guest could otherwise
 //!   have it written over the addresses or ports by which policy has just decided.
 //! - A super-frame is a TCP or UDP packet of the kind it says, with a partial checksum, more payload than one segment
-//!   and segments that an IP packet can hold.
+//!   and segments that an IP packet can hold, [`MAX_SEGMENTS`] at most.
 //! - A super-frame in a tunnel is told from a plain one. The kernel gives these to a packet socket with nothing in the header
 //!   to tell them by but a checksum that starts further in, and cuts them wrongly if they are sent like that; so they
 //!   are always cut here.
@@ -21,6 +21,11 @@ use crate::wire::{ethertype, protocol};
 
 /// Octets of `struct virtio_net_hdr_v1`, which stands before each frame.
 pub const VIRTIO_NET_HDR_LEN: usize = 12;
+
+/// Most frames that a super-frame may become. A 64 KiB packet cut by the smallest MSS that Linux takes from a peer (88 octets,
+/// `TCP_MIN_MSS`) becomes 745; a sender of smaller segments would only have every port without offloads cut and send
+/// frames without end, at the cost of the other ports.
+pub const MAX_SEGMENTS: usize = 1024;
 
 /// `struct virtio_net_hdr_v1` (VirtIO 1.2, section 5.1.6.1; linux/virtio_net.h).
 mod field {
@@ -173,6 +178,9 @@ pub enum OffloadError {
     /// The segment size is 0, or larger than an IP packet.
     #[error("the super-frame has a segment size of {0}")]
     GsoSize(u16),
+    /// More than [`MAX_SEGMENTS`].
+    #[error("the super-frame becomes {0} frames, and {MAX_SEGMENTS} is the most")]
+    GsoSegments(usize),
     /// Segmentation without a partial checksum.
     #[error("the super-frame has no partial checksum")]
     GsoWithoutChecksum,
@@ -425,6 +433,10 @@ fn check_gso(
     if header - layers.network + size > usize::from(u16::MAX) {
         return Err(OffloadError::GsoSize(gso.size));
     }
+    let segments = (len - header).div_ceil(size);
+    if segments > MAX_SEGMENTS {
+        return Err(OffloadError::GsoSegments(segments));
+    }
     Ok(Some(Gso {
         header_len: u16::try_from(header).map_err(|_| OffloadError::GsoProtocol)?,
         kind,
@@ -619,6 +631,19 @@ mod tests {
         let mut huge = tcp4(65000);
         huge.resize(70_000, 0);
         assert_eq!(decode(header(1, 1, 65_500, 34, 16), &huge), Err(GsoSize(65_500)));
+    }
+
+    #[test]
+    fn a_super_frame_becomes_no_more_frames_than_a_real_sender_makes() {
+        let smallest = tcp4(65_000);
+        let decoded = decode(header(1, 1, 88, 34, 16), &smallest).unwrap();
+        assert_eq!(decoded.wire_frames(smallest.len()).0, 739);
+        let tiny = decode(header(1, 1, 1, 34, 16), &smallest);
+        assert_eq!(tiny, Err(OffloadError::GsoSegments(65_000)));
+        let most = tcp4(2 * MAX_SEGMENTS);
+        assert!(decode(header(1, 1, 2, 34, 16), &most).is_ok());
+        let one_more = tcp4(2 * MAX_SEGMENTS + 1);
+        assert!(decode(header(1, 1, 2, 34, 16), &one_more).is_err());
     }
 
     #[test]

@@ -118,8 +118,9 @@ impl Queue for TapQueue {
                     };
                 }
             };
-            octets += len;
-            batch.push(vnet::frame(chunk, len));
+            let frame = vnet::frame(chunk, len);
+            octets += frame.weight();
+            batch.push(frame);
         }
         Ok(true)
     }
