@@ -100,7 +100,7 @@ fn stage_of(reason: DropReason) -> &'static str {
         R::ForgedTransmit => "security",
         R::StaticMac | R::MacLimit => "learn",
         R::SamePort | R::Isolated | R::MacChanged | R::NoDestination => "lookup",
-        R::EgressVlan => "vlan-egress",
+        R::EgressVlan | R::VlanNested => "vlan-egress",
         _ => "send",
     }
 }
@@ -332,7 +332,7 @@ impl Teller<'_> {
                 let setting = self.setting_of("security.mac-changes", hit);
                 return format!("{} It is decided by {setting}.", reason.explain());
             }
-            R::EgressVlan => {
+            R::EgressVlan | R::VlanNested => {
                 let setting = self.setting_of("vlan", hit);
                 return format!("{} It is decided by {setting}.", reason.explain());
             }

@@ -15,7 +15,7 @@ use crate::snapshot::{Compiled, Overflow, Port, Snapshot, Switch};
 use crate::time::Timestamp;
 use crate::verdict::DropReason;
 use crate::vid::{Tag, Tpid, Vid};
-use crate::vlan::{Classified, outer_tag};
+use crate::vlan::{Classified, outer_tag, tag_kind};
 
 /// One step of a frame's way, told to an [`Observer`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,13 +157,18 @@ pub fn forward<O: Observer>(
     }
 
     // VLAN ingress.
-    let (vid, priority) = if is_tagged {
-        let Classified { vid, priority, .. } = port.vlan.ingress(port_tag(from, frame.header))?;
-        (vid, priority)
+    let inside = if is_tagged {
+        classify(from, frame.header)?
     } else {
-        (Vid::new(from.untagged).ok_or(DropReason::VlanUntagged)?, 0)
+        Inside {
+            vid: Vid::new(from.untagged).ok_or(DropReason::VlanUntagged)?,
+            priority: 0,
+            nested: None,
+        }
     };
+    let vid = inside.vid;
     if O::LOOKS {
+        let priority = inside.priority;
         observer.step(Step::Vlan { vid, priority });
     }
 
@@ -219,7 +224,7 @@ pub fn forward<O: Observer>(
     // Egress checks and VLAN egress.
     let Some(to) = known else {
         let unknown = (!group).then(|| MacAddr::from_u64(destination));
-        return flood(snapshot, from, vid, priority, unknown, hops, observer);
+        return flood(snapshot, from, inside, unknown, hops, observer);
     };
     if O::LOOKS {
         observer.step(Step::Hit { port: to.port.id });
@@ -230,12 +235,12 @@ pub fn forward<O: Observer>(
     if to.untagged != vid.get() && !to.port.vlan.carries(vid) {
         return Err(DropReason::EgressVlan);
     }
-    may_send(from, to)?;
-    send(to, vid, priority, hops, observer);
+    may_send(from, to, inside)?;
+    send(to, inside, hops, observer);
     if from.watched {
         for id in snapshot.promiscuous(port.switch, vid) {
             if *id != to.port.id {
-                offer(snapshot, from, *id, vid, priority, None, hops, observer);
+                offer(snapshot, from, *id, inside, None, hops, observer);
             }
         }
     }
@@ -247,20 +252,19 @@ pub fn forward<O: Observer>(
 fn flood<O: Observer>(
     snapshot: &Snapshot,
     from: &Compiled,
-    vid: Vid,
-    priority: u16,
+    inside: Inside,
     unknown: Option<MacAddr>,
     hops: &mut Vec<Hop>,
     observer: &mut O,
 ) -> Result<(), DropReason> {
-    let members = snapshot.members(from.port.switch, vid);
+    let members = snapshot.members(from.port.switch, inside.vid);
     if O::LOOKS {
         observer.step(Step::Flood {
             members: members.len(),
         });
     }
     for id in members {
-        offer(snapshot, from, *id, vid, priority, unknown, hops, observer);
+        offer(snapshot, from, *id, inside, unknown, hops, observer);
     }
     if hops.is_empty() {
         return Err(DropReason::NoDestination);
@@ -301,6 +305,29 @@ fn check_tag(header: &[u8]) -> Result<(), DropReason> {
     Ok(())
 }
 
+/// A frame as it is within the switch, its own tag taken off.
+#[derive(Clone, Copy)]
+struct Inside {
+    vid: Vid,
+    /// PCP and DEI, in place as in a TCI.
+    priority: u16,
+    /// The kind of tag with which its payload begins. Where the frame leaves untagged this would stand for its VLAN: by a
+    /// native VLAN a guest could send into any other (double tagging).
+    nested: Option<Tpid>,
+}
+
+/// VLAN ingress of a frame that has a tag, whoever takes it for one.
+#[inline]
+fn classify(from: &Compiled, header: &[u8]) -> Result<Inside, DropReason> {
+    let Classified { vid, priority, tag } = from.port.vlan.ingress(port_tag(from, header))?;
+    let own = if tag.is_some() { Tag::LEN } else { 0 };
+    Ok(Inside {
+        vid,
+        priority,
+        nested: header.get(own..).and_then(tag_kind),
+    })
+}
+
 /// The outer tag, where the port takes it for one.
 #[inline]
 fn port_tag(from: &Compiled, header: &[u8]) -> Option<Tag> {
@@ -320,11 +347,11 @@ fn learn(switch: &Switch, port: &Port, vid: Vid, source: u64, now: Timestamp, mo
 
 /// Sends a frame to a port that carries its VLAN.
 #[inline(always)]
-fn send<O: Observer>(to: &Compiled, vid: Vid, priority: u16, hops: &mut Vec<Hop>, observer: &mut O) {
-    let tag = if to.untagged == vid.get() {
+fn send<O: Observer>(to: &Compiled, inside: Inside, hops: &mut Vec<Hop>, observer: &mut O) {
+    let tag = if to.untagged == inside.vid.get() {
         None
     } else {
-        to.port.vlan.egress(vid, priority)
+        to.port.vlan.egress(inside.vid, inside.priority)
     };
     let hop = Hop {
         port: to.port.id,
@@ -339,16 +366,11 @@ fn send<O: Observer>(to: &Compiled, vid: Vid, priority: u16, hops: &mut Vec<Hop>
 /// Sends a copy to a port of the VLAN, unless policy leaves it out. `unknown` is the destination, where nothing is
 /// known about it and it is not a group.
 #[inline]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a struct of them would go through memory for every frame"
-)]
 fn offer<O: Observer>(
     snapshot: &Snapshot,
     from: &Compiled,
     id: PortId,
-    vid: Vid,
-    priority: u16,
+    inside: Inside,
     unknown: Option<MacAddr>,
     hops: &mut Vec<Hop>,
     observer: &mut O,
@@ -357,7 +379,7 @@ fn offer<O: Observer>(
         return;
     }
     let Some(to) = snapshot.compiled(id) else { return };
-    if let Err(reason) = may_send(from, to) {
+    if let Err(reason) = may_send(from, to, inside) {
         if O::LOOKS {
             observer.step(Step::Withheld { port: id, reason });
         }
@@ -369,17 +391,20 @@ fn offer<O: Observer>(
         }
         return;
     }
-    send(to, vid, priority, hops, observer);
+    send(to, inside, hops, observer);
 }
 
 /// Whether policy lets a frame cross from one port to the other.
 #[inline]
-fn may_send(from: &Compiled, to: &Compiled) -> Result<(), DropReason> {
+fn may_send(from: &Compiled, to: &Compiled, inside: Inside) -> Result<(), DropReason> {
     if from.port.isolated && to.port.isolated {
         return Err(DropReason::Isolated);
     }
     if to.guarded && !guard(to).receives() {
         return Err(DropReason::MacChanged);
+    }
+    if inside.nested.is_some() && to.untagged == inside.vid.get() && to.port.vlan.tpid() == inside.nested {
+        return Err(DropReason::VlanNested);
     }
     Ok(())
 }

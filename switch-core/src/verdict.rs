@@ -74,9 +74,12 @@ reasons! {
     Isolated = "isolated",
     /// The destination port does not carry the frame's VLAN.
     EgressVlan = "egress-vlan",
+    /// The frame would leave untagged, and a VLAN tag within it would be taken for its own where it goes; have the VLAN tagged
+    /// at the destination port, or use `dot1q-tunnel` at both.
+    VlanNested = "vlan-nested",
     /// The destination port's guest has changed its MAC address, and `security.mac-changes` is `reject`.
     MacChanged = "mac-changed",
-    /// No other port is up in the frame's VLAN.
+    /// No other port that is up in the frame's VLAN may be given it.
     NoDestination = "no-destination",
 
     // Sending. These count at the port that the frame was to leave by.

@@ -98,6 +98,13 @@ pub(crate) fn outer_tag(header: &[u8]) -> Option<Tag> {
     })
 }
 
+/// The kind of the outer tag, also of one that is cut short.
+#[inline]
+pub(crate) fn tag_kind(header: &[u8]) -> Option<Tpid> {
+    let ethertype = *header.get(TPID..)?.first_chunk()?;
+    Tpid::of_ethertype(u16::from_be_bytes(ethertype))
+}
+
 impl VlanPolicy {
     /// The EtherType by which this port knows a tag; `None` where a tag is payload.
     #[inline]

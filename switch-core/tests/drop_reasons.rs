@@ -241,6 +241,20 @@ fn egress_vlan() {
 }
 
 #[test]
+fn vlan_nested() {
+    let mut bench = two(|ports| {
+        ports[0].vlan = VlanPolicy::Access(vid(5));
+        ports[1].vlan = trunk(&[7], Some(5));
+    });
+    let fdb = Arc::clone(&bench.snapshot.switches()[0].fdb);
+    fdb.insert_static(vid(5), mac(2), id(2)).unwrap();
+    let frame = frame(mac(2), mac(1));
+    assert_eq!(bench.ports(1, &tagged(&frame, 0x8100, 0)), Ok(vec![2]));
+    let nested = tagged(&tagged(&frame, 0x8100, 7), 0x8100, 0);
+    assert_eq!(bench.ports(1, &nested), Err(DropReason::VlanNested));
+}
+
+#[test]
 fn mac_changed() {
     let mut bench = two(|ports| {
         ports[0].security = REJECT;

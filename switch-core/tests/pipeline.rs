@@ -1,85 +1,80 @@
-//! Rules of a frame's way, one by one.
+//! Rules of a frame's way that span more than one kind of port or address.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod common;
 
-use switch_core::fdb::Fdb;
-use switch_core::frame::{FrameView, Hop};
-use switch_core::id::{PortId, SwitchId};
-use switch_core::offload::Offload;
-use switch_core::pipeline::{Mode, Silent, forward};
-use switch_core::security::{PortState, SecurityPolicy};
-use switch_core::snapshot::{Port, Snapshot, Switch};
-use switch_core::time::Timestamp;
+use common::{Bench, frame, mac, port, tagged, trunk, vid};
+use switch_core::addr::MacAddr;
 use switch_core::verdict::DropReason;
+use switch_core::vid::Tpid;
 use switch_core::vlan::VlanPolicy;
-
-fn id(number: u16) -> PortId {
-    PortId::new(number).unwrap()
-}
-
-/// Ports 0, 1, … of one switch with these VLAN policies and no security policy.
-fn snapshot(policies: &[VlanPolicy]) -> Snapshot {
-    let open = SecurityPolicy {
-        promiscuous: false,
-        mac_changes: true,
-        forged_transmits: true,
-    };
-    let ports = (0..)
-        .zip(policies)
-        .map(|(number, vlan)| Port {
-            id: id(number),
-            switch: SwitchId(0),
-            enabled: true,
-            up: true,
-            vlan: vlan.clone(),
-            security: open,
-            mac: None,
-            isolated: false,
-            mac_limit: None,
-            state: Arc::new(PortState::default()),
-        })
-        .collect();
-    let switch = Switch {
-        mtu: 1500,
-        ageing: Duration::from_secs(300),
-        fdb: Arc::new(Fdb::new(100, 1)),
-    };
-    Snapshot::new(1, vec![switch], ports)
-}
-
-/// A frame of 64 octets; `after` is what follows the addresses.
-fn frame(destination: [u8; 6], source: [u8; 6], after: &[u8]) -> Vec<u8> {
-    let mut frame = [&destination[..], &source, after].concat();
-    frame.resize(64, 0);
-    frame
-}
-
-fn send(snapshot: &Snapshot, from: u16, frame: &[u8]) -> Result<Vec<Hop>, DropReason> {
-    let view = FrameView {
-        port: id(from),
-        header: frame,
-        len: frame.len(),
-        offload: Offload::default(),
-    };
-    let mut hops = Vec::new();
-    let now = Timestamp::from_secs(86_400);
-    forward(snapshot, now, &view, Mode::Live, &mut hops, &mut Silent)?;
-    Ok(hops)
-}
-
-const ALL: [u8; 6] = [0xff; 6];
 
 #[test]
 fn a_source_is_any_individual_address_but_zero() {
-    let snapshot = snapshot(&[VlanPolicy::Unaware, VlanPolicy::Unaware]);
-    let sent = |source| send(&snapshot, 0, &frame(ALL, source, &[0x88, 0xb5])).map(|hops| hops.len());
+    let mut bench = Bench::new(vec![port(1), port(2)]);
+    let mut sent = |source| bench.ports(1, &frame(MacAddr::BROADCAST, MacAddr(source)));
     for first in (2..=0xfe).step_by(2) {
-        assert_eq!(sent([first, 0, 0, 0, 0, 0]), Ok(1), "{first:#x}");
-        assert_eq!(sent([first, 0xff, 0xff, 0xff, 0xff, 0xff]), Ok(1), "{first:#x}");
+        assert_eq!(sent([first, 0, 0, 0, 0, 0]), Ok(vec![2]), "{first:#x}");
+        assert_eq!(
+            sent([first, 0xff, 0xff, 0xff, 0xff, 0xff]),
+            Ok(vec![2]),
+            "{first:#x}"
+        );
         assert_eq!(sent([first | 1, 0, 0, 0, 0, 1]), Err(DropReason::BadSource));
     }
-    assert_eq!(sent([0, 0, 0, 0, 0, 1]), Ok(1));
+    assert_eq!(sent([0, 0, 0, 0, 0, 1]), Ok(vec![2]));
     assert_eq!(sent([0; 6]), Err(DropReason::BadSource));
-    assert_eq!(sent(ALL), Err(DropReason::BadSource));
+    assert_eq!(sent([0xff; 6]), Err(DropReason::BadSource));
+}
+
+/// Port 1 sends, 2 is an access port of VLAN 5, 3 a trunk with native VLAN 5, 4 one that tags VLAN 5, 5 a tunnel through
+/// it, 6 a trunk of service tags with native VLAN 5.
+fn around_vlan_5(from: VlanPolicy) -> Bench {
+    let service = VlanPolicy::Trunk {
+        vlans: [vid(7)].into_iter().collect(),
+        native: Some(vid(5)),
+        tpid: Tpid::Dot1Ad,
+    };
+    let policies = [
+        from,
+        VlanPolicy::Access(vid(5)),
+        trunk(&[7], Some(5)),
+        trunk(&[5, 7], None),
+        VlanPolicy::Tunnel(vid(5)),
+        service,
+    ];
+    let ports = (1..).zip(policies).map(|(number, vlan)| {
+        let mut port = port(number);
+        port.vlan = vlan;
+        port
+    });
+    Bench::new(ports.collect())
+}
+
+/// No guest reaches another VLAN by a tag that stands in the second place until the first is taken off.
+#[test]
+fn a_nested_tag_never_becomes_the_frames_own() {
+    let plain = frame(MacAddr::BROADCAST, mac(1));
+    let customer = tagged(&plain, 0x8100, 7);
+    let service = tagged(&plain, 0x88a8, 7);
+    for (from, outer) in [
+        (VlanPolicy::Access(vid(5)), 0),
+        (trunk(&[5], None), 5),
+        (trunk(&[9], Some(5)), 0),
+    ] {
+        let mut bench = around_vlan_5(from.clone());
+        let mut reached = |frame: &[u8]| bench.ports(1, &tagged(frame, 0x8100, outer));
+        assert_eq!(reached(&plain), Ok(vec![2, 3, 4, 5, 6]), "{from:?}");
+        assert_eq!(reached(&customer), Ok(vec![4, 5, 6]), "{from:?}");
+        assert_eq!(reached(&customer[..14]), Ok(vec![4, 5, 6]), "{from:?}, cut short");
+        assert_eq!(reached(&service), Ok(vec![2, 3, 4, 5]), "{from:?}");
+    }
+    let mut bench = around_vlan_5(VlanPolicy::Access(vid(5)));
+    assert_eq!(
+        bench.ports(1, &service),
+        Ok(vec![2, 3, 4, 5]),
+        "payload that was never under a tag"
+    );
+    let mut bench = around_vlan_5(VlanPolicy::Tunnel(vid(5)));
+    assert_eq!(bench.ports(1, &customer), Ok(vec![4, 5, 6]));
+    assert_eq!(bench.ports(1, &service), Ok(vec![2, 3, 4, 5]));
 }

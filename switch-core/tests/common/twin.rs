@@ -332,6 +332,12 @@ impl SlowSwitch {
             return Err(DropReason::ReservedAddress);
         }
         let (vid, priority) = Self::classify(&port.vlan, outer)?;
+        let taken_off = match &port.vlan {
+            VlanPolicy::Tunnel(_) => false,
+            VlanPolicy::Trunk { tpid, .. } => tag_at(12) == Some(tpid.ethertype()),
+            VlanPolicy::Unaware | VlanPolicy::Access(_) => tag_at(12) == Some(0x8100),
+        };
+        let payload_tag = tag_at(if taken_off { 16 } else { 12 });
         if !self.secure(&port, source) {
             return Err(DropReason::ForgedTransmit);
         }
@@ -354,6 +360,14 @@ impl SlowSwitch {
                 Some(DropReason::Isolated)
             } else if self.is_shut(other) {
                 Some(DropReason::MacChanged)
+            } else if Self::leaving(other, vid, priority).1.is_none()
+                && match &other.vlan {
+                    VlanPolicy::Tunnel(_) => false,
+                    VlanPolicy::Trunk { tpid, .. } => payload_tag == Some(tpid.ethertype()),
+                    VlanPolicy::Unaware | VlanPolicy::Access(_) => payload_tag == Some(0x8100),
+                }
+            {
+                Some(DropReason::VlanNested)
             } else {
                 None
             }
