@@ -13,6 +13,9 @@ use crate::peer::{Bench, START};
 use crate::report::{Case, Series, Unit, Wanted};
 
 const PORTS: usize = 100;
+/// Keys of /proc/PID/status: memory of its own, and what is mapped from files and sockets.
+const OWN: &str = "RssAnon:";
+const MAPPED: &str = "RssFile:";
 const TIME: Duration = Duration::from_secs(10);
 
 /// CPU share over ten seconds, and memory per port.
@@ -21,12 +24,12 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
     let empty = {
         let empty = daemon(bench, "")?;
         host::measure_for(Duration::from_millis(500))?;
-        resident(&empty)?
+        (status(&empty, OWN)?, status(&empty, MAPPED)?)
     };
     let mut cases = Vec::new();
     for (ports, kind) in [(Ports::Tap, "tap"), (Ports::Packet, "af-packet")] {
-        let (share, octets) = one(bench, ports)?;
-        let mut case = |name: String, unit: Unit, figure: f64, most: f64, config: &str| {
+        let (share, own, mapped) = one(bench, ports)?;
+        let mut case = |name: String, unit: Unit, figure: f64, most: Option<f64>, config: &str| {
             eprintln!("  idle      {name:<34} {}", unit.say(figure));
             cases.push(Case {
                 scenario: "idle".into(),
@@ -36,7 +39,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
                     peer: "vswitch".into(),
                     config: config.into(),
                     figures: vec![figure],
-                    wanted: Some(Wanted::AtMost(most)),
+                    wanted: most.map(Wanted::AtMost),
                 }],
             });
         };
@@ -44,22 +47,31 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
             format!("CPU, {PORTS} {kind} ports"),
             Unit::PercentOfCore,
             share,
-            1.0,
+            Some(1.0),
             "user and system time of all threads",
         );
         case(
             format!("memory per {kind} port"),
             Unit::Octets,
-            (octets - empty).max(0.0) / PORTS as f64,
-            100.0 * 1024.0,
-            "resident memory beyond that without ports",
+            (own - empty.0).max(0.0) / PORTS as f64,
+            Some(100.0 * 1024.0),
+            "the process's own memory (RssAnon) beyond that without ports",
         );
+        if ports == Ports::Packet {
+            case(
+                format!("rings per {kind} port"),
+                Unit::Octets,
+                (mapped - empty.1).max(0.0) / PORTS as f64,
+                None,
+                "the packet socket's ring, shared with the kernel (RssFile beyond that without ports)",
+            );
+        }
     }
     Ok(cases)
 }
 
-/// Share of a core in percent, and resident octets.
-fn one(bench: &Bench, ports: Ports) -> Result<(f64, f64)> {
+/// Share of a core in percent, octets of its own, and octets shared with the kernel.
+fn one(bench: &Bench, ports: Ports) -> Result<(f64, f64, f64)> {
     let mut lines = String::new();
     for index in 0..PORTS {
         let device = match ports {
@@ -93,7 +105,7 @@ fn one(bench: &Bench, ports: Ports) -> Result<(f64, f64)> {
     let before = cpu_time(&daemon)?;
     host::measure_for(TIME)?;
     let share = 100.0 * (cpu_time(&daemon)? - before) / TIME.as_secs_f64();
-    Ok((share, resident(&daemon)?))
+    Ok((share, status(&daemon, OWN)?, status(&daemon, MAPPED)?))
 }
 
 /// Seconds of processor time that a process has used.
@@ -109,10 +121,11 @@ fn cpu_time(process: &Background) -> Result<f64> {
     Ok(nanos / 1e9)
 }
 
-/// Resident octets of a process.
-fn resident(process: &Background) -> Result<f64> {
+/// A figure of a process's memory, octets.
+fn status(process: &Background, key: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    Ok(1024.0 * kib.context("no VmRSS")?.trim().parse::<f64>()?)
+    let kib = kib.with_context(|| format!("its status has no {key}"))?;
+    Ok(1024.0 * kib.trim().parse::<f64>()?)
 }
