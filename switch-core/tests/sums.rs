@@ -45,7 +45,6 @@ fn frames_and_copies_are_hops_and_drops() {
         tally.copies
     );
     let elsewhere = [
-        DropReason::BadOffload,
         DropReason::RxTruncated,
         DropReason::TxQueueFull,
         DropReason::TxPortDown,

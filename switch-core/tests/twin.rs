@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -9,7 +10,7 @@ use switch_core::fdb::{Fdb, Filter, Kind, Learnt};
 use switch_core::snapshot::{MacLimit, Overflow};
 use switch_core::time::Timestamp;
 
-use common::random::{Choices, Tally, World};
+use common::random::play;
 use common::twin::SlowFdb;
 use common::{AGEING, id, mac, vid};
 
@@ -19,15 +20,20 @@ proptest! {
     /// Any switch, any frames: the same verdict, the same hops, the same tags, the same table.
     #[test]
     fn pipeline_is_its_twin(octets in proptest::collection::vec(any::<u8>(), 40..1200)) {
-        let mut choices = Choices::new(&octets);
-        let mut world = World::new(&mut choices, true);
-        let mut tally = Tally::default();
-        while !choices.is_empty() {
-            world.step(&mut choices, &mut tally);
-        }
-        world.compare_tables();
-        prop_assert_eq!(tally.frames + tally.copies, tally.hops + tally.drops.iter().sum::<u64>());
+        play(&octets);
     }
+}
+
+/// What the fuzzer has found worth keeping (`fuzz/README.md`).
+#[test]
+fn corpus_is_its_twin() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/pipeline");
+    let mut played = 0;
+    for file in std::fs::read_dir(corpus).unwrap() {
+        play(&std::fs::read(file.unwrap().path()).unwrap());
+        played += 1;
+    }
+    assert!(played > 0, "the corpus is there");
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod fuzz;
 pub mod guide;
 pub mod host;
 pub mod packages;

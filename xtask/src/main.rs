@@ -43,6 +43,15 @@ enum Task {
         #[arg(long)]
         all: bool,
     },
+    /// Feeds the pipeline with what a fuzzer finds; see fuzz/README.md
+    Fuzz {
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Take inputs that reach something new into the corpus
+        #[arg(long)]
+        keep: bool,
+    },
     /// Measures the switch beside its peers, in the same run
     Bench(xtask::bench::Arguments),
 }
@@ -53,6 +62,7 @@ fn main() -> ExitCode {
         Task::DemoInside { dir, bin, keep } => xtask::demo::inside(&dir, &bin, keep),
         Task::Test { only } => xtask::test::run(only.as_deref()),
         Task::Guide { check, all } => xtask::guide::run(check, all),
+        Task::Fuzz { seconds, keep } => xtask::fuzz::run(seconds, keep),
         Task::Bench(arguments) => xtask::bench::run(&arguments),
     };
     match result {

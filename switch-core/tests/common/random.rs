@@ -11,7 +11,7 @@ use switch_core::addr::MacAddr;
 use switch_core::fdb::{Fdb, Filter};
 use switch_core::frame::{FrameView, Hop};
 use switch_core::id::{PortId, SwitchId};
-use switch_core::offload::{Checksum, Gso, GsoKind, Offload};
+use switch_core::offload::{Checksum, Gso, GsoKind, Offload, VIRTIO_NET_HDR_LEN};
 use switch_core::pipeline::{Mode, Silent, Step, forward};
 use switch_core::security::{PortState, SecurityPolicy};
 use switch_core::snapshot::{MacLimit, Overflow, Port, Snapshot, Switch};
@@ -78,7 +78,7 @@ fn some_vid(choices: &mut Choices<'_>) -> Vid {
 }
 
 fn station(choices: &mut Choices<'_>) -> MacAddr {
-    mac(1 + choices.below(STATIONS as usize) as u64)
+    mac(choices.below(STATIONS as usize) as u64)
 }
 
 fn vlan(choices: &mut Choices<'_>) -> VlanPolicy {
@@ -121,7 +121,7 @@ fn shared_vlan(choices: &mut Choices<'_>) -> VlanPolicy {
 
 /// The station that lives behind a port.
 fn resident(port: PortId) -> MacAddr {
-    mac(1 + u64::from(port.get()) / 2 % STATIONS)
+    mac(u64::from(port.get()) / 2 % STATIONS)
 }
 
 fn port(choices: &mut Choices<'_>, number: usize, switches: usize, sociable: bool) -> Port {
@@ -167,6 +167,20 @@ pub struct World {
     buffer: Vec<u8>,
     /// Every change of the fast one is made to the slow one, and they are compared.
     compare: bool,
+}
+
+/// Reads the octets as a switch and what happens to it, and holds it to its twin all the way.
+pub fn play(octets: &[u8]) -> Tally {
+    let mut choices = Choices::new(octets);
+    let mut world = World::new(&mut choices, true);
+    let mut tally = Tally::default();
+    while !choices.is_empty() {
+        world.step(&mut choices, &mut tally);
+    }
+    world.compare_tables();
+    let drops: u64 = tally.drops.iter().sum();
+    assert_eq!(tally.frames + tally.copies, tally.hops + drops);
+    tally
 }
 
 /// What happened to the frames of a run.
@@ -261,14 +275,27 @@ impl World {
             .snapshot
             .port(from)
             .map_or(1500, |port| usize::from(self.snapshot.switch(port.switch).mtu));
-        if kind == 0xef {
+        let offload = if kind >= 0xe8 {
+            // What a guest writes: a header of its own making, and any octets behind it.
+            let header: [u8; VIRTIO_NET_HDR_LEN] = std::array::from_fn(|_| choices.octet());
+            let len = usize::from(choices.octet());
             frame.clear();
-            frame.extend(choices.take(64));
+            frame.extend(choices.take(len));
+            if kind == 0xef {
+                frame.resize(frame.len() + usize::from(choices.octet()) * 8, 0);
+            }
+            Offload::decode(&header, &frame, frame.len())
         } else {
             write_frame(&mut frame, choices, from, mtu);
+            Ok(some_offload(choices, frame.len()))
+        };
+        match offload {
+            Ok(offload) => self.send(from, &frame, offload, tally),
+            Err(_) => {
+                tally.frames += 1;
+                tally.drops[DropReason::BadOffload.index()] += 1;
+            }
         }
-        let offload = some_offload(choices, frame.len());
-        self.send(from, &frame, offload, tally);
         self.buffer = frame;
     }
 
