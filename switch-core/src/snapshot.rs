@@ -232,32 +232,48 @@ impl Snapshot {
 impl FloodTable {
     fn new<'a>(ports: impl Iterator<Item = &'a Port>) -> Self {
         let ports: Vec<&Port> = ports.filter(|port| port.up && port.enabled).collect();
-        // Most VLANs have the members of the trunks that carry everything, so equal lists are stored once.
+        // Equal lists are stored once. Most VLANs have the members of the trunks that carry everything, so where no port
+        // parts the 64 VLANs of a word, one look serves all of them.
         let mut lists: Vec<Members> = Vec::new();
-        let mut known: HashMap<Vec<PortId>, u16> = HashMap::new();
-        let of_vid = (0..Vid::COUNT as u16)
-            .filter_map(Vid::new)
-            .map(|vid| {
-                let all: Vec<PortId> = ports
-                    .iter()
-                    .filter(|p| p.vlan.carries(vid))
-                    .map(|p| p.id)
-                    .collect();
-                *known.entry(all).or_insert_with_key(|all| {
-                    let promiscuous = ports
-                        .iter()
-                        .filter(|p| p.security.promiscuous && p.vlan.carries(vid))
-                        .map(|p| p.id)
-                        .collect();
+        let mut known: HashMap<Box<[PortId]>, u16> = HashMap::new();
+        let mut of_vid = Vec::with_capacity(Vid::COUNT);
+        let mut words: Vec<u64> = Vec::with_capacity(ports.len());
+        for first in (0..Vid::COUNT).step_by(64) {
+            let vids = (Vid::COUNT - first).min(64);
+            let full = u64::MAX >> (64 - vids);
+            words.clear();
+            words.extend(ports.iter().map(|port| port.vlan.carries_word(first / 64)));
+            let uniform = words.iter().all(|word| *word == 0 || *word == full);
+            for bit in 0..vids {
+                if uniform && bit > 0 {
+                    of_vid.push(of_vid[first]);
+                    continue;
+                }
+                let members = || {
+                    let ports = ports.iter().zip(&words);
+                    ports
+                        .filter(|(_, word)| **word >> bit & 1 == 1)
+                        .map(|(port, _)| *port)
+                };
+                let all: Box<[PortId]> = members().map(|port| port.id).collect();
+                let next = lists.len() as u16;
+                let list = *known.entry(all).or_insert_with_key(|all| {
                     lists.push(Members {
-                        all: all.as_slice().into(),
-                        promiscuous,
+                        all: all.clone(),
+                        promiscuous: members()
+                            .filter(|port| port.security.promiscuous)
+                            .map(|port| port.id)
+                            .collect(),
                     });
-                    (lists.len() - 1) as u16
-                })
-            })
-            .collect();
-        Self { of_vid, lists }
+                    next
+                });
+                of_vid.push(list);
+            }
+        }
+        Self {
+            of_vid: of_vid.into(),
+            lists,
+        }
     }
 
     #[inline]

@@ -116,6 +116,22 @@ impl VlanPolicy {
         }
     }
 
+    /// [`VlanPolicy::carries`] of 64 VLANs at once: bit `n` of word `w` is VLAN 64 `w` + `n`.
+    pub(crate) fn carries_word(&self, word: usize) -> u64 {
+        let alone = |vid: Vid| {
+            if vid.index() / 64 == word {
+                1 << (vid.index() % 64)
+            } else {
+                0
+            }
+        };
+        match self {
+            Self::Unaware => alone(Vid::UNAWARE),
+            Self::Access(own) | Self::Tunnel(own) => alone(*own),
+            Self::Trunk { vlans, native, .. } => vlans.0[word] | native.map_or(0, alone),
+        }
+    }
+
     /// The VLAN of frames without a tag, from the port and to it.
     pub const fn untagged(&self) -> Option<Vid> {
         match self {
@@ -172,6 +188,34 @@ impl VlanPolicy {
         match self {
             Self::Trunk { native, tpid, .. } if *native != Some(vid) => Some(Tag::new(*tpid, vid, priority)),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_say_what_carries_says() {
+        let vid = |vid| Vid::new(vid).unwrap();
+        let trunk = |vlans: VlanSet, native| VlanPolicy::Trunk {
+            vlans,
+            native,
+            tpid: Tpid::Dot1Q,
+        };
+        let policies = [
+            VlanPolicy::Unaware,
+            VlanPolicy::Access(vid(64)),
+            VlanPolicy::Tunnel(vid(4094)),
+            trunk(VlanSet::all(), None),
+            trunk([1, 63, 64, 4000].map(vid).into_iter().collect(), Some(vid(700))),
+        ];
+        for policy in policies {
+            for vid in (0..4095).filter_map(Vid::new) {
+                let bit = policy.carries_word(vid.index() / 64) >> (vid.index() % 64) & 1;
+                assert_eq!(bit == 1, policy.carries(vid), "{policy:?} {vid}");
+            }
         }
     }
 }
