@@ -40,7 +40,8 @@ def mask(command, text):
     text = re.sub(r"\b(rtt [^=]*=).*", r"\1 MS", text)
     text = re.sub(r"\b(pid|id|seq|ack|seconds) \d+", r"\1 N", text)
     text = re.sub(r"\b\d+(m\d\d)?s\b", "AGE", text)
-    if re.search(r"\b(stats|top|metrics|curl|promtool|tshark|show)\b", command):
+    text = re.sub(r"\b\d+ (of \d+ MAC addresses|MAC entr)", r"N \1", text)
+    if re.search(r"\b(stats|port show|top|metrics|curl|promtool|tshark)\b", command):
         text = re.sub(r"\b\d+(\.\d+)?[kMG]?\b", "N", text)
     return re.sub(r"[ \t]+", " ", text)
 

@@ -621,6 +621,17 @@ fn a_capture_prints_lines_or_writes_pcapng() {
     assert_eq!(stderr(&output), "1 frame captured\n");
     assert_eq!(api.seen()[0].path, "/v1/capture?drops=true&port=vm1&snap-len=256");
 
+    // A file that is there outlives a daemon that is not.
+    let kept = api.dir.path().join("kept.pcapng");
+    std::fs::write(&kept, "frames").unwrap();
+    let none = api.dir.path().join("none.sock");
+    fails(
+        &ctl(&none, &["capture", "-w", kept.to_str().unwrap()]),
+        1,
+        &["vswitchd is not running"],
+    );
+    assert_eq!(std::fs::read(&kept).unwrap(), b"frames");
+
     // Here the stream ends, which no capture does by itself.
     let file = api.dir.path().join("out.pcapng");
     let output = api.run(&["capture", "-w", file.to_str().unwrap()]);

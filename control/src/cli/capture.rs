@@ -20,18 +20,20 @@ const LINE_SNAP_LEN: u32 = 256;
 
 /// `capture`
 pub(crate) async fn capture(client: &Client, output: &mut Output, args: CaptureArgs) -> Result<(), CliError> {
-    let mut sink = Sink::open(args.write.as_deref())?;
+    let destination = Destination::of(args.write.as_deref())?;
     let mut query = vec![format!("drops={}", args.drops)];
     if let Some(port) = &args.port {
         query.push(format!("port={}", encode(port)));
     }
     let snap_len = args
         .snap_len
-        .or(matches!(sink, Sink::Lines).then_some(LINE_SNAP_LEN));
+        .or(matches!(destination, Destination::Lines).then_some(LINE_SNAP_LEN));
     if let Some(snap_len) = snap_len {
         query.push(format!("snap-len={snap_len}"));
     }
     let mut stream = client.stream(&format!("capture?{}", query.join("&"))).await?;
+    // Only now is a file made: one that is there already outlives a daemon that is not.
+    let mut sink = Sink::open(destination)?;
     let mut blocks = Blocks::default();
     let mut tally = Tally::default();
     let result = loop {
@@ -97,6 +99,31 @@ fn pass_on(
     Ok(full)
 }
 
+/// Where frames are to go.
+#[derive(Clone, Copy)]
+enum Destination<'a> {
+    /// Lines on standard output.
+    Lines,
+    /// pcapng on standard output.
+    Pipe,
+    /// pcapng into a file.
+    File(&'a Path),
+}
+
+impl<'a> Destination<'a> {
+    fn of(path: Option<&'a Path>) -> Result<Self, CliError> {
+        match path {
+            None => Ok(Self::Lines),
+            Some(path) if path == Path::new("-") && std::io::stdout().is_terminal() => Err(CliError::Usage(
+                "pcapng is binary and standard output is a terminal; add `| wireshark -k -i -`, or `-w FILE`"
+                    .to_owned(),
+            )),
+            Some(path) if path == Path::new("-") => Ok(Self::Pipe),
+            Some(path) => Ok(Self::File(path)),
+        }
+    }
+}
+
 /// Where frames go.
 enum Sink {
     /// Lines on standard output.
@@ -108,19 +135,11 @@ enum Sink {
 }
 
 impl Sink {
-    fn open(path: Option<&Path>) -> Result<Self, CliError> {
-        match path {
-            None => Ok(Self::Lines),
-            Some(path) if path == Path::new("-") => {
-                if std::io::stdout().is_terminal() {
-                    return Err(CliError::Usage(
-                        "pcapng is binary and standard output is a terminal; add `| wireshark -k -i -`, or `-w FILE`"
-                            .to_owned(),
-                    ));
-                }
-                Ok(Self::Pipe)
-            }
-            Some(path) => {
+    fn open(destination: Destination<'_>) -> Result<Self, CliError> {
+        match destination {
+            Destination::Lines => Ok(Self::Lines),
+            Destination::Pipe => Ok(Self::Pipe),
+            Destination::File(path) => {
                 let file = File::create(path).map_err(|source| CliError::File {
                     action: "write",
                     path: path.to_owned(),
