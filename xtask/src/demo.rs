@@ -283,16 +283,10 @@ impl Demo<'_> {
             .arg(self.socket())
             .args(["--metrics", METRICS]);
         let mut daemon = Background::start(&mut command, &self.dir.join("vswitchd.log"))?;
-        let mut last = String::new();
-        let up = daemon.ready(SHORT, || {
-            let Ok(ports) = self.json(&["port", "list"]) else {
-                return Ok(false);
-            };
-            last = ports.to_string();
-            let rows = ports.as_array().map(Vec::as_slice).unwrap_or_default();
-            Ok(rows.len() == MACHINES.len() && rows.iter().all(|row| row["state"] == "up" || self.taps))
-        });
-        up.with_context(|| format!("ports: {last}\nlog:\n{}", daemon.log()))?;
+        daemon.ready(SHORT, || {
+            let ports = self.json(&["port", "list"]);
+            Ok(ports.is_ok_and(|ports| ports.as_array().is_some_and(|rows| rows.len() == MACHINES.len())))
+        })?;
         let ready = begin.elapsed().as_millis();
         Ok((
             format!("runs, configuration applied {ready} ms after its start"),
