@@ -489,6 +489,7 @@ impl Demo<'_> {
         while !host::interrupted() {
             std::thread::sleep(Duration::from_millis(100));
         }
+        host::signals_heard();
     }
 
     fn stop(&self, daemon: &mut Background) -> Result<String> {

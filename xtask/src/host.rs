@@ -42,9 +42,16 @@ pub fn catch_signals() -> Result<()> {
     Ok(())
 }
 
+static HEARD: AtomicBool = AtomicBool::new(false);
+
 /// Whether a signal has come.
 pub fn interrupted() -> bool {
-    flag().load(Ordering::Relaxed)
+    flag().load(Ordering::Relaxed) && !HEARD.load(Ordering::Relaxed)
+}
+
+/// The signal that has come, and any other, is not to end the waits that follow: they are what was asked for.
+pub fn signals_heard() {
+    HEARD.store(true, Ordering::Relaxed);
 }
 
 /// An error if a signal has come.
