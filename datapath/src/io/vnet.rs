@@ -30,8 +30,44 @@ pub(super) fn frame(chunk: Chunk, len: usize) -> Frame {
     frame
 }
 
+/// Octets of a segment, as the header at the front of `data` says before it is checked; 0 without segmentation.
+pub(super) fn segment_size(data: &[u8]) -> usize {
+    match data.first_chunk::<LEN>() {
+        Some(&[_, gso_type, _, _, a, b, ..]) if gso_type != 0 => u16::from_le_bytes([a, b]).into(),
+        _ => 0,
+    }
+}
+
 pub(super) fn encode(offload: &Offload) -> [u8; LEN] {
     let mut short = [0; LEN];
     short.copy_from_slice(&offload.encode()[..LEN]);
     short
+}
+
+#[cfg(test)]
+mod tests {
+    use switch_core::offload::{Checksum, Gso, GsoKind};
+
+    use super::*;
+
+    #[test]
+    fn the_segment_size_is_found_before_the_header_is_checked() {
+        let mut offload = Offload {
+            checksum: Checksum::Partial {
+                start: 34,
+                offset: 16,
+            },
+            gso: None,
+        };
+        assert_eq!(segment_size(&encode(&offload)), 0);
+        offload.gso = Some(Gso {
+            kind: GsoKind::Tcp4,
+            size: 1448,
+            header_len: 54,
+            ecn: true,
+        });
+        let header = encode(&offload);
+        assert_eq!(segment_size(&header), 1448);
+        assert_eq!(segment_size(&header[..LEN - 1]), 0);
+    }
 }
