@@ -3,7 +3,7 @@
 //! Without a capture a worker pays one load per batch. A queue that is full loses the copy, and counts it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,9 @@ use switch_core::verdict::DropReason;
 
 /// Copies that one capture holds for its reader.
 const QUEUE: usize = 4096;
+
+/// Octets that these copies have together; workers that offer at once may exceed it by a frame each.
+const OCTETS: usize = 16 << 20;
 
 /// Which side of the switch a captured frame was seen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub struct Captured {
 pub(crate) struct Sink {
     filter: CaptureFilter,
     queue: ArrayQueue<Captured>,
+    /// Octets of the copies in the queue.
+    held: AtomicUsize,
     lost: AtomicU64,
 }
 
@@ -69,11 +74,11 @@ impl Sink {
         if !self.filter.wants(port, seen) {
             return;
         }
-        if self.queue.is_full() {
+        let kept = frame.len().min(self.filter.snap_len as usize);
+        if self.queue.is_full() || self.held.load(Relaxed) + kept > OCTETS {
             self.lost.fetch_add(1, Relaxed);
             return;
         }
-        let kept = frame.len().min(self.filter.snap_len as usize);
         let unix_nanos = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
@@ -84,7 +89,10 @@ impl Sink {
             len: frame.len() as u32,
             bytes: frame[..kept].into(),
         };
+        // Before the reader can take it out again.
+        self.held.fetch_add(kept, Relaxed);
         if self.queue.push(captured).is_err() {
+            self.held.fetch_sub(kept, Relaxed);
             self.lost.fetch_add(1, Relaxed);
         }
     }
@@ -115,6 +123,7 @@ impl Capture {
         let sink = Arc::new(Sink {
             filter,
             queue: ArrayQueue::new(QUEUE),
+            held: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
         });
         captures.sinks.rcu(|sinks| {
@@ -127,7 +136,9 @@ impl Capture {
 
     /// The next frame, if one is there. Never waits.
     pub fn try_recv(&self) -> Option<Captured> {
-        self.sink.queue.pop()
+        let captured = self.sink.queue.pop()?;
+        self.sink.held.fetch_sub(captured.bytes.len(), Relaxed);
+        Some(captured)
     }
 
     /// Frames that found the capture's buffer full.
@@ -143,5 +154,41 @@ impl Drop for Capture {
             sinks.retain(|sink| !Arc::ptr_eq(sink, &self.sink));
             sinks
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(snap_len: u32) -> Capture {
+        let filter = CaptureFilter {
+            port: None,
+            drops_only: false,
+            snap_len,
+        };
+        Capture::start(Arc::default(), filter)
+    }
+
+    /// Offers frames of `len` octets until one is lost; returns how many were kept.
+    fn fill(capture: &Capture, len: usize) -> usize {
+        let port = PortId::new(1).unwrap();
+        let (frame, before) = (vec![0; len], capture.lost());
+        (0..=QUEUE)
+            .take_while(|_| {
+                offer(&capture.captures.sinks.load(), port, Seen::Receive, &frame);
+                capture.lost() == before
+            })
+            .count()
+    }
+
+    #[test]
+    fn what_nobody_reads_is_bounded_in_frames_and_octets() {
+        assert_eq!(fill(&start(65_536), 60), QUEUE);
+        assert_eq!(fill(&start(128), 65_536), QUEUE);
+        let capture = start(65_536);
+        assert_eq!(fill(&capture, 65_536), OCTETS / 65_536);
+        assert_eq!(capture.try_recv().map(|captured| captured.len), Some(65_536));
+        assert_eq!(fill(&capture, 65_536), 1, "what was read makes room");
     }
 }
