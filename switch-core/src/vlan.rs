@@ -90,7 +90,7 @@ const TPID: usize = 12;
 /// The outer VLAN tag of a frame as it stands, whatever the port makes of it. `header` is the frame's first octets.
 /// `None` if it has none, or ends before the EtherType that follows the tag.
 #[inline]
-pub(crate) fn outer_tag(header: &[u8]) -> Option<Tag> {
+pub fn outer_tag(header: &[u8]) -> Option<Tag> {
     let &[a, b, c, d, _, _] = header.get(TPID..)?.first_chunk()?;
     Some(Tag {
         tpid: Tpid::of_ethertype(u16::from_be_bytes([a, b]))?,

@@ -7,7 +7,8 @@ use switch_core::id::PortId;
 use switch_core::pipeline::{self, Mode, Observer, Step};
 use switch_core::time::Timestamp;
 use switch_core::verdict::DropReason;
-use switch_core::vid::{Tag, Vid};
+use switch_core::vid::Vid;
+use switch_core::vlan::outer_tag;
 
 use super::{Attached, Worker};
 use crate::capture::{self, Seen};
@@ -140,7 +141,8 @@ impl Worker {
                 }
                 continue;
             }
-            frame.set_outer_tag(outer_tag(frame.bytes(), tpid));
+            // What the pipeline took for the frame's own tag.
+            frame.set_outer_tag(outer_tag(frame.bytes()).filter(|tag| Some(tag.tpid) == tpid));
             let hops = &self.scratch.hops;
             self.shared.workers[self.index]
                 .counters
@@ -312,15 +314,4 @@ fn destination(frame: &[u8]) -> MacAddr {
     frame
         .first_chunk()
         .map_or(MacAddr::ZERO, |octets| MacAddr(*octets))
-}
-
-/// The outer tag of a frame that passed the pipeline, if the port it came from takes it for one.
-#[inline]
-fn outer_tag(frame: &[u8], tpid: Option<switch_core::vid::Tpid>) -> Option<Tag> {
-    let tpid = tpid?;
-    let tag: &[u8; Tag::LEN] = frame.get(12..16)?.try_into().ok()?;
-    (u16::from_be_bytes([tag[0], tag[1]]) == tpid.ethertype()).then(|| Tag {
-        tpid,
-        tci: u16::from_be_bytes([tag[2], tag[3]]),
-    })
 }
