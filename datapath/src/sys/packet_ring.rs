@@ -108,13 +108,13 @@ impl Drop for Ring {
 }
 
 impl Slot<'_> {
+    /// The slot behind its status word.
     fn memory(&self) -> &[u8] {
-        // SAFETY: the slot lies in the mapping (`head` < SLOTS), which outlives the borrow. The status says USER, so the
-        // kernel doesn't write to the slot before `release`, which consumes `self`.
-        let slot =
-            unsafe { std::slice::from_raw_parts(self.ring.base.as_ptr().add(self.ring.head * SLOT), SLOT) };
-        // The status word is only read atomically; nobody needs it here.
-        &slot[field::LEN..]
+        let start = self.ring.head * SLOT + field::LEN;
+        // SAFETY: the slot lies in the mapping (`head` < SLOTS), which outlives the borrow, and its status word, which is
+        // accessed atomically, is left out. The status says USER, so the kernel doesn't write to the slot before
+        // `release`, which consumes `self`.
+        unsafe { std::slice::from_raw_parts(self.ring.base.as_ptr().add(start), SLOT - field::LEN) }
     }
 
     fn u16_at(&self, offset: usize) -> u16 {
