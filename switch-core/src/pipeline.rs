@@ -77,8 +77,14 @@ pub trait Observer {
     /// False if it looks at nothing, so that what only it would see need not be found out.
     const LOOKS: bool = true;
 
-    /// One step was taken.
+    /// One step was taken. Not called where [`Observer::LOOKS`] is false.
     fn step(&mut self, step: Step);
+
+    /// The MAC table moved the source from another port to the frame's. Called whatever it looks at: it is rare.
+    #[inline(always)]
+    fn moved(&mut self, vid: Vid, source: MacAddr, from: PortId) {
+        let _ = (vid, source, from);
+    }
 }
 
 /// Observes nothing.
@@ -201,6 +207,7 @@ pub fn forward<O: Observer>(
         {
             return Err(DropReason::MacLimit);
         }
+        Learnt::Moved { from } => observer.moved(vid, MacAddr::from_u64(source), from),
         _ => {}
     }
 

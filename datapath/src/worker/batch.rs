@@ -1,7 +1,6 @@
 //! The way of a batch: receive, decide, send.
 
 use switch_core::addr::MacAddr;
-use switch_core::fdb::Learnt;
 use switch_core::frame::Hop;
 use switch_core::id::PortId;
 use switch_core::pipeline::{self, Mode, Observer, Step};
@@ -63,17 +62,17 @@ impl Scratch {
 
 /// Notes a MAC move, and nothing else.
 #[derive(Default)]
-struct Moves(Option<(Vid, MacAddr, PortId)>, Vid, MacAddr);
+struct Moves(Option<(Vid, MacAddr, PortId)>);
 
 impl Observer for Moves {
+    const LOOKS: bool = false;
+
     #[inline(always)]
-    fn step(&mut self, step: Step) {
-        match step {
-            Step::Parsed { source, .. } => self.2 = source,
-            Step::Vlan { vid, .. } => self.1 = vid,
-            Step::Learnt(Learnt::Moved { from }) => self.0 = Some((self.1, self.2, from)),
-            _ => {}
-        }
+    fn step(&mut self, _: Step) {}
+
+    #[inline(always)]
+    fn moved(&mut self, vid: Vid, source: MacAddr, from: PortId) {
+        self.0 = Some((vid, source, from));
     }
 }
 
