@@ -2,8 +2,14 @@
 
 mod support;
 
+use std::os::fd::{AsFd, BorrowedFd};
+
+use datapath::frame::Frame;
+use datapath::io::{Outgoing, Queue};
+use datapath::pool::Pool;
 use datapath::{CaptureFilter, Event, Seen};
 use support::{frame, id, port, queue, snapshot, start, wait_until};
+use switch_core::offload::Capabilities;
 use switch_core::verdict::DropReason;
 use switch_core::vid::{Tpid, Vid};
 use switch_core::vlan::VlanPolicy;
@@ -197,6 +203,39 @@ fn a_moved_address_is_told() {
             to: id(1)
         })
     );
+}
+
+/// A queue whose descriptor epoll refuses.
+struct Unwaitable(std::fs::File);
+
+impl Queue for Unwaitable {
+    fn receive(&mut self, _: &mut Pool, _: &mut Vec<Frame>) -> std::io::Result<bool> {
+        Ok(false)
+    }
+
+    fn transmit(&mut self, _: &mut [Frame], _: &mut [Outgoing]) {}
+
+    fn readiness(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::NONE
+    }
+}
+
+#[test]
+fn a_device_that_cannot_be_waited_for_is_told() {
+    const EPERM: i32 = 1;
+    let datapath = start();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    datapath.attach(id(0), vec![Box::new(Unwaitable(file))]);
+    datapath.publish(snapshot(1, vec![port(0, VlanPolicy::Unaware)]));
+    let failed = Event::PortFailed {
+        port: id(0),
+        errno: EPERM,
+    };
+    assert_eq!(datapath.try_event(), Some(failed));
 }
 
 #[test]

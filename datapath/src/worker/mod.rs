@@ -65,7 +65,7 @@ struct Attached {
     counters: Arc<PortCounters>,
     /// Whether the poller waits for it.
     listening: bool,
-    /// Its device broke.
+    /// Its device broke, or cannot be waited for.
     failed: bool,
     /// When sending last began to fail, for the event.
     send_failed: Option<Instant>,
@@ -223,7 +223,13 @@ impl Worker {
             if wanted && !attached.listening {
                 match self.poller.add(attached.queue.readiness(), u64::from(port.get())) {
                     Ok(()) => attached.listening = true,
-                    Err(error) => tracing::error!(?port, %error, "cannot wait for the port's frames"),
+                    Err(error) => {
+                        attached.failed = true;
+                        self.shared.events.tell(Event::PortFailed {
+                            port,
+                            errno: error.raw_os_error().unwrap_or(0),
+                        });
+                    }
                 }
             } else if !wanted && attached.listening {
                 self.poller.remove(attached.queue.readiness());
