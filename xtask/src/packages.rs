@@ -36,6 +36,7 @@ pub const DEMO: &[Tool] = &[
 pub const TEST: &[Tool] = &[
     tool("bridge", "iproute2"),
     tool("busybox", "busybox-static"),
+    tool("c++", "g++"),
     tool("cpio", "cpio"),
     tool("ethtool", "ethtool"),
     tool("jq", "jq"),

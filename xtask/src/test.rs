@@ -15,6 +15,12 @@ use crate::steps::Steps;
 /// How long one step may take; the first build of everything is the longest.
 const BOUND: Duration = Duration::from_secs(3600);
 
+/// How long the fuzzer runs as a part of the tests.
+const FUZZ_SECONDS: &str = "20";
+
+/// Most characters of a step's summary.
+const SUMMARY: usize = 90;
+
 /// Tests that ran, over all steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
@@ -88,7 +94,7 @@ pub fn run(only: Option<&str>) -> Result<bool> {
 impl Runner<'_> {
     fn all(&mut self) {
         self.plain("programs", || {
-            let tools: Vec<Tool> = packages::DEMO.iter().chain(packages::TEST).copied().collect();
+            let tools: Vec<Tool> = [packages::DEMO, packages::TEST, packages::GUIDE].concat();
             packages::ensure(&tools)
         });
         self.plain("toolchain", toolchain);
@@ -121,6 +127,8 @@ impl Runner<'_> {
             ],
         );
         self.end_to_end();
+        self.own("guide", &["guide", "--check"]);
+        self.own("fuzzing", &["fuzz", "--seconds", FUZZ_SECONDS]);
         self.cargo(
             "instructions per frame",
             &[
@@ -152,6 +160,15 @@ impl Runner<'_> {
             let mut command = cargo();
             command.args(args);
             self.command(name, &mut command);
+        }
+    }
+
+    /// Another task of this program.
+    fn own(&mut self, name: &str, args: &[&str]) {
+        if self.wanted(name)
+            && let Ok(exe) = std::env::current_exe()
+        {
+            self.command(name, Command::new(exe).args(args));
         }
     }
 
@@ -189,7 +206,7 @@ impl Runner<'_> {
                 );
             }
             Ok(if count == Count::default() {
-                String::new()
+                summary(&text).to_owned()
             } else {
                 format!("{} tests", count.passed)
             })
@@ -226,6 +243,19 @@ fn toolchain() -> Result<String> {
     let version = host::run(Command::new("rustc").arg("--version"), Duration::from_secs(60))?;
     ensure!(version.starts_with("rustc "), "`rustc --version` said: {version}");
     Ok(version.trim().to_owned())
+}
+
+/// The last line of a log, if it is short enough to be a summary.
+fn summary(log: &str) -> &str {
+    let last = log
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or_default();
+    if last.chars().count() <= SUMMARY && !last.contains("target(s) in") && !last.contains("Generated ") {
+        last.trim()
+    } else {
+        ""
+    }
 }
 
 /// What of a log tells why it failed: the lines about failed tests and errors, else its end.
