@@ -68,7 +68,7 @@ impl Frame {
         self.len
     }
 
-    /// What the frame adds to its batch, in octets; see [`weight`].
+    /// What the frame adds to its batch, in octets: a super-frame counts as much as the work of cutting it.
     #[inline]
     pub fn weight(&self) -> usize {
         let size = self.offload.gso.map_or(0, |gso| usize::from(gso.size));

@@ -277,8 +277,8 @@ impl Ledger {
 
     /// The oldest entry of the port that holds most: `claimant` itself, if no other holds more.
     ///
-    /// An entry seen since it was queued (its refresh found the mutex taken) goes to the end of the list. Of those and the first that was not seen since,
-    /// looked at one after the other but only a few, the one seen longest ago is the victim.
+    /// An entry seen since it was queued (its refresh found the mutex taken) goes to the end of the list. Of those and the
+    /// first that was not seen since, looked at one after the other but only a few, the one seen longest ago is the victim.
     fn victim(&mut self, slots: &Slots, claimant: PortId) -> Option<usize> {
         if self.most == 0 {
             return None;

@@ -14,7 +14,7 @@
 //!   once a second the entry also goes to the end of its port's list, if the mutex is free.
 //!
 //! Invariants, held under the mutex:
-//! - Every live key is reachable from its home slot over live slots, within [`table::PROBE_LIMIT`].
+//! - Every live key is reachable from its home slot over live slots, within `table::PROBE_LIMIT`.
 //! - Every dynamic entry is in the list of its port, oldest first; static entries are in none.
 //! - Nothing is allocated after [`Fdb::new`], except by the calls that return a collection.
 //!
@@ -398,7 +398,8 @@ impl Fdb {
     /// All live entries, in the order of VLAN and address.
     pub fn entries(&self, now: Timestamp, ageing: Duration) -> Vec<Entry> {
         let clock = Clock::at(now);
-        // A deletion moves entries towards lower slots, so going downwards may see one twice but does not miss it.
+        // A deletion moves entries towards lower slots, so going downwards may see one twice but does not miss it
+        // (except one that is moved round the table's start, once in a great while).
         let mut entries: Vec<Entry> = self
             .slots
             .iter()
