@@ -37,12 +37,13 @@ const MODULES: [&str; 8] = [
 const BOUND: Duration = Duration::from_secs(90);
 
 /// First process of the guest: loads the drivers and gives a shell.
-const INIT: &str = r"#!/bin/busybox sh
+const INIT: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 mkdir -p /proc /sys /tmp
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /tmp
 for module in $(cat /modules/order); do insmod /modules/$module.ko || echo cannot load $module; done
 stty -echo
@@ -50,7 +51,8 @@ ip link set lo up
 for i in 1 2 3 4 5 6 7 8 9; do test -e /sys/class/net/eth0 || sleep 1; done
 test -e /sys/class/net/eth0 || { lsmod; dmesg; }
 echo guest is ready
-PS1= exec setsid sh
+# No interactive shell: it would prompt, and lose input when it switches the line between editing and running.
+while read -r line; do eval \"$line\" </dev/null 2>&1; done
 ";
 
 /// Which offloads QEMU gives to the guest's network device.
@@ -169,8 +171,7 @@ impl Guest {
     /// Starts a command; [`Guest::end`] awaits it.
     pub fn begin(&mut self, command: &str) {
         self.output.lock().expect("no holder panics").clear();
-        // Two words, so that the shell's echo of the line could not be taken for its end.
-        let line = format!("{command}\necho =END'='$?\n");
+        let line = format!("{command}; echo =END=$?\n");
         let stdin = self
             .qemu
             .child()
@@ -193,8 +194,7 @@ impl Guest {
             all
         };
         let (output, status) = all.split_once("=END=").expect("it was waited for");
-        let output = output.trim_start_matches(['#', ' ', '/', '~']).replace('\r', "");
-        (output, status.trim().starts_with('0'))
+        (output.replace('\r', ""), status.trim().starts_with('0'))
     }
 
     /// Ends the guest at once, as a crash of its hypervisor does.
