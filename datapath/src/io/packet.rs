@@ -25,6 +25,8 @@ const BUFFER: u32 = 4 << 20;
 
 struct PacketQueue {
     socket: Socket,
+    /// Sends the super-frames that the device can't take.
+    queueing: Socket,
     ring: Ring,
     capabilities: Capabilities,
     /// Empty chunks for the next receive.
@@ -69,6 +71,7 @@ pub fn open(spec: &PacketSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
     for _ in 0..spec.queues {
         let socket = Socket::open(interface).map_err(error("opening an AF_PACKET socket"))?;
         socket.set_buffers(BUFFER);
+        let queueing = Socket::open_queueing(interface).map_err(error("opening an AF_PACKET socket"))?;
         let ring = Ring::new(socket.as_fd()).map_err(error("making its receive ring"))?;
         socket
             .bind(interface)
@@ -82,6 +85,7 @@ pub fn open(spec: &PacketSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
         }
         queues.push(Box::new(PacketQueue {
             socket,
+            queueing,
             ring,
             capabilities,
             spare: Vec::with_capacity(BATCH),
@@ -156,6 +160,14 @@ impl Queue for PacketQueue {
                 .map(|item| batch[usize::from(item.frame)].behind_header::<{ vnet::LEN }>());
             match self.socket.send(frames) {
                 Ok(sent) => rest = &mut rest[sent..],
+                // The queue is full, or the device can't take a super-frame, as a TAP whose guest takes none.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) && is_super(batch, &rest[0]) => {
+                    let frame = batch[usize::from(rest[0].frame)].behind_header::<{ vnet::LEN }>();
+                    if let Err(error) = self.queueing.send(std::iter::once(frame)) {
+                        rest[0].outcome = Err(SendFailure::from_system(&error));
+                    }
+                    rest = &mut rest[1..];
+                }
                 Err(error) => {
                     let failure = SendFailure::from_system(&error);
                     // A full queue or a dead device refuses the rest too; a bad frame only itself.
@@ -217,6 +229,10 @@ impl PacketQueue {
         }
         result
     }
+}
+
+fn is_super(batch: &[Frame], item: &Outgoing) -> bool {
+    batch[usize::from(item.frame)].offload.gso.is_some()
 }
 
 fn frame(chunk: Chunk, received: &Received) -> Frame {

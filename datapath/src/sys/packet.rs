@@ -53,22 +53,7 @@ impl Socket {
     /// # Errors
     /// EPERM without CAP_NET_RAW, ENODEV if the device is gone.
     pub fn open(interface: u32) -> io::Result<Self> {
-        let flags = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        // Protocol 0: nothing is received before the socket is bound and its options are set.
-        // SAFETY: socket takes no pointer.
-        let fd = super::check(unsafe { libc::socket(libc::AF_PACKET, flags, 0) })?;
-        // SAFETY: the descriptor was just made and nothing else owns it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: all-zero is a valid value of these plain C structures (null pointers, zero lengths).
-        let (message, vector): (libc::mmsghdr, libc::iovec) =
-            unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-        let socket = Self {
-            fd,
-            messages: vec![message; BATCH].into(),
-            vectors: vec![vector; BATCH].into(),
-            control: vec![Control([0; CONTROL_LEN]); BATCH].into(),
-        };
-        socket.set_option(libc::PACKET_VNET_HDR, &1i32)?;
+        let socket = Self::unbound(BATCH)?;
         socket.set_option(libc::PACKET_AUXDATA, &1i32)?;
         socket.set_option(libc::PACKET_IGNORE_OUTGOING, &1i32)?;
         socket.set_option(libc::PACKET_QDISC_BYPASS, &1i32)?;
@@ -82,12 +67,46 @@ impl Socket {
         Ok(socket)
     }
 
+    /// A socket that sends to the device one frame at a time, by way of its queueing discipline, and receives nothing.
+    /// There the kernel segments super-frames that the device can't; [`Socket::open`]'s are refused (ENOBUFS), because
+    /// PACKET_QDISC_BYPASS sends a frame as it is or not at all.
+    pub fn open_queueing(interface: u32) -> io::Result<Self> {
+        let socket = Self::unbound(1)?;
+        socket.bind_protocol(interface, 0)?;
+        Ok(socket)
+    }
+
+    /// A socket that moves up to `room` frames at once, each behind its virtio header.
+    fn unbound(room: usize) -> io::Result<Self> {
+        let flags = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // Protocol 0: nothing is received before the socket is bound and its options are set.
+        // SAFETY: socket takes no pointer.
+        let fd = super::check(unsafe { libc::socket(libc::AF_PACKET, flags, 0) })?;
+        // SAFETY: the descriptor was just made and nothing else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: all-zero is a valid value of these plain C structures (null pointers, zero lengths).
+        let (message, vector): (libc::mmsghdr, libc::iovec) =
+            unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+        let socket = Self {
+            fd,
+            messages: vec![message; room].into(),
+            vectors: vec![vector; room].into(),
+            control: vec![Control([0; CONTROL_LEN]); room].into(),
+        };
+        socket.set_option(libc::PACKET_VNET_HDR, &1i32)?;
+        Ok(socket)
+    }
+
     /// Starts receiving.
     pub fn bind(&self, interface: u32) -> io::Result<()> {
+        self.bind_protocol(interface, libc::ETH_P_ALL as u16)
+    }
+
+    fn bind_protocol(&self, interface: u32, protocol: u16) -> io::Result<()> {
         // SAFETY: an all-zero sockaddr_ll is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as libc::c_ushort;
-        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        address.sll_protocol = protocol.to_be();
         address.sll_ifindex = interface as libc::c_int;
         let len = size_of_val(&address) as libc::socklen_t;
         // SAFETY: the address lives through the call and its true size is given.
