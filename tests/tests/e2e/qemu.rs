@@ -36,6 +36,9 @@ fn serve<T: Send>(station: &Namespace, port: u16, serve: impl FnOnce(std::net::T
         stream
             .set_read_timeout(Some(Duration::from_secs(60)))
             .expect("the bound is not zero");
+        stream
+            .set_write_timeout(Some(Duration::from_secs(60)))
+            .expect("the bound is not zero");
         serve(stream)
     })
 }

@@ -122,6 +122,25 @@ fn device_to_plain_device() {
     all_ways([Port::Device, Port::PlainDevice]);
 }
 
+/// The device itself takes no super-frames, as a TAP whose guest takes none; the port does not know.
+#[test]
+fn tap_to_a_device_that_segments_nothing() {
+    let lab = Lab::new();
+    let [a, b] = connect(&lab, [Port::Tap, Port::Device]);
+    let before = lab.stats();
+    for (tso, gso) in [("off", "on"), ("off", "off")] {
+        lab.host()
+            .ok(&["ethtool", "-K", "veth-b", "tso", tso, "gso", gso]);
+        tcp(&a, &b, ip("10.0.0.2"), FILE);
+        tcp(&b, &a, ip("fd00::1"), FILE);
+        udp(&a, &b, ip("10.0.0.2"), 300, 1400, Datagrams::Segmented);
+    }
+    lab.host().offloads("veth-b", false);
+    tcp(&a, &b, ip("fd00::2"), FILE);
+    let drops = lab.stats().since(&before).drops();
+    assert_eq!(drops.get("tx-error"), None, "{drops:?}");
+}
+
 #[test]
 fn super_frames_cross_whole() {
     let lab = Lab::new();
