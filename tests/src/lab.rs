@@ -20,7 +20,7 @@ use crate::wait::{BOUND, wait_for, wait_until};
 /// Port of `/metrics` on the loopback of the switch's own namespace.
 pub const METRICS_PORT: u16 = 9731;
 
-/// Begins the names of our namespaces; the process id follows, then a number, so that they tell who left them.
+/// Begins the names of our namespaces and directories; the process id follows, then a number, so that they tell who left them.
 const PREFIX: &str = "vst";
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -53,7 +53,7 @@ impl Lab {
         );
         sweep();
         let directory = tempfile::Builder::new()
-            .prefix("vswitch-")
+            .prefix(&format!("{PREFIX}{}-", std::process::id()))
             .tempdir()
             .expect("a directory can be made");
         let lab = Self {
@@ -393,18 +393,28 @@ impl Drop for Lab {
     }
 }
 
-/// Removes the namespaces of test processes that are no more.
+/// Removes the namespaces and directories of test processes that are no more.
 fn sweep() {
     static ONCE: OnceLock<()> = OnceLock::new();
+    let left_in = |directory: &Path| -> Vec<String> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names
+            .filter(|name| {
+                let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
+                owner.is_some_and(|(pid, _)| {
+                    pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()
+                })
+            })
+            .collect()
+    };
     ONCE.get_or_init(|| {
-        for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Some((pid, _)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')) else {
-                continue;
-            };
-            if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
-                run("ip", &["netns", "del", &name]);
-            }
+        for name in left_in(Path::new("/run/netns")) {
+            run("ip", &["netns", "del", &name]);
+        }
+        for name in left_in(&std::env::temp_dir()) {
+            // Another test program may sweep at the same time.
+            let _ = fs::remove_dir_all(std::env::temp_dir().join(name));
         }
     });
 }

@@ -564,6 +564,53 @@ fn others_than_root_may_look_and_not_touch() {
 }
 
 #[test]
+fn a_daemon_without_permission_says_what_it_needs() {
+    let lab = Lab::new();
+    std::fs::set_permissions(lab.path("."), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let copy = lab.path("vswitchd");
+    std::fs::copy(binary("vswitchd"), &copy).unwrap();
+    let config = lab.write(
+        "switch.yaml",
+        "version: 1\nswitches: { vs0: { port-groups: { web: {} }, ports: { a: { port-group: web, tap: tap-a } } } }\n",
+    );
+    let [copy, config, state, socket] = [copy, config, lab.path("state"), lab.path("ctl.sock")]
+        .map(|path| path.to_string_lossy().into_owned());
+    let mut daemon = lab.host().spawn(
+        "nobody",
+        &[
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--inh-caps=-all",
+            &copy,
+            "--config",
+            &config,
+            "--state",
+            &state,
+            "--socket",
+            &socket,
+            "--metrics",
+            "127.0.0.1:9731",
+        ],
+    );
+    daemon.wait_output("CAP_NET_ADMIN");
+    assert!(!daemon.output().contains("panicked"), "{}", daemon.output());
+}
+
+#[test]
+fn events_are_followed_and_rates_are_listed() {
+    let lab = Lab::new();
+    pair(&lab);
+    let mut follower = lab.spawn_ctl("events", &["events", "--follow"]);
+    follower.wait_output("port-up");
+    lab.ctl(&["port", "add", "late", "--group", "web", "--tap", "late0"]);
+    follower.wait_output("late");
+    let rates = lab.json(&["top", "--once", "--interval", "200ms"]);
+    assert!(rates.to_string().contains("\"late\""), "{rates:#}");
+}
+
+#[test]
 fn a_trace_leaves_no_trace() {
     let mut wires = Wires::new(
         "",
