@@ -281,6 +281,7 @@ switches:
       c: { port-group: VM Network, device: \"eth%d\" }
       d: { port-group: VM Network, tap: ., netns: /run/netns/x }
       e: { port-group: VM Network, tap: é234567890123456 }
+      f: { port-group: VM Network, tap: f, netns: \"a\\nb\" }
 ",
         &[
             "5:7 switches.vs0.port-groups.\"\": a name must not be empty",
@@ -294,6 +295,7 @@ switches:
             "14:44 switches.vs0.ports.c.device: a device's name must not contain '%'",
             "15:41 switches.vs0.ports.d.tap: `.` is no device's name",
             "16:41 switches.vs0.ports.e.tap: `é234567890123456` is too long for a device's name: 17 octets, at most 15 are allowed",
+            "17:51 switches.vs0.ports.f.netns: `a\\nb` is no network namespace: its name under /run/netns or an absolute path is expected",
         ],
     );
 }

@@ -10,6 +10,13 @@ use miette::{
 use super::output::Paint;
 use crate::api::model::Problem;
 
+/// A longer line is not shown, octets: it says nothing to a reader, and miette can't print a mark that is wider than 65535
+/// columns.
+const LONGEST_LINE: usize = 1000;
+
+/// A longer message is cut, characters: it quotes what stands in the file, which may be anything.
+const LONGEST_MESSAGE: usize = 400;
+
 /// Renders all problems of the configuration `text`, which is called `name`.
 pub(crate) fn render(name: &str, text: &str, problems: &[Problem], paint: Paint) -> String {
     let theme = if paint.is_colour() {
@@ -26,8 +33,9 @@ pub(crate) fn render(name: &str, text: &str, problems: &[Problem], paint: Paint)
     for problem in problems {
         let report = Report {
             problem,
-            source: (problem.line > 0).then_some(&source),
+            source: (problem.line > 0 && is_shown(text, problem.line)).then_some(&source),
             span: span(text, problem),
+            name,
         };
         if handler.render_report(&mut out, &report).is_err() {
             out.push_str(&format!(
@@ -38,6 +46,14 @@ pub(crate) fn render(name: &str, text: &str, problems: &[Problem], paint: Paint)
         out.push('\n');
     }
     out
+}
+
+/// Whether a line and its neighbours, which are printed around it, are short enough to be shown.
+fn is_shown(text: &str, line: usize) -> bool {
+    text.lines()
+        .skip(line.saturating_sub(2))
+        .take(3)
+        .all(|line| line.len() <= LONGEST_LINE)
 }
 
 /// The word at the problem's place: up to the end of the key or scalar that starts there.
@@ -59,13 +75,25 @@ struct Report<'a> {
     problem: &'a Problem,
     source: Option<&'a NamedSource<String>>,
     span: SourceSpan,
+    name: &'a str,
 }
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem.message)?;
-        // Without a line to point at, the path says where.
-        if self.source.is_none() && !self.problem.path.is_empty() {
+        let message = &self.problem.message;
+        match message.char_indices().nth(LONGEST_MESSAGE) {
+            Some((end, _)) => write!(f, "{}…", &message[..end])?,
+            None => f.write_str(message)?,
+        }
+        // Without a line to point at, the numbers and the path say where.
+        if self.source.is_none() && self.problem.line > 0 {
+            write!(
+                f,
+                " [{}:{}:{}]",
+                self.name, self.problem.line, self.problem.column
+            )?;
+        }
+        if self.source.is_none() && (1..=LONGEST_LINE).contains(&self.problem.path.len()) {
             write!(f, " ({})", self.problem.path)?;
         }
         Ok(())
@@ -134,6 +162,19 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
         assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_line_without_end_is_told_of_and_not_shown() {
+        let long = "x".repeat(100_000);
+        let text = format!("version: 1\nswitches:\n  {long}: 1\n  b: 2\n");
+        for line in 2..=4 {
+            let mut problem = problem(line, 3);
+            problem.message = format!("unknown key `{long}`");
+            let shown = render("switch.yaml", &text, &[problem], Paint::new(false));
+            assert!(shown.contains(&format!("switch.yaml:{line}:3")), "{shown}");
+            assert!(shown.len() < 2000, "{} octets", shown.len());
+        }
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl Netns {
             || text.len() > max
             || text == "."
             || text == ".."
-            || text.contains('\0')
+            || text.contains(char::is_control)
             || (text.contains('/') && !text.starts_with('/'));
         if wrong {
             return Err(UnitError(format!(
