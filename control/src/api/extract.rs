@@ -1,5 +1,7 @@
 //! Requests in and errors out: whatever is wrong with a request, the answer is an [`ApiError`] in JSON.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -10,6 +12,10 @@ use serde::de::DeserializeOwned;
 
 use super::model::ApiError;
 use crate::daemon::Failure;
+
+/// How long a client may take for the body of a request: longer than any body takes over a Unix socket, and not for ever,
+/// because a client who only begins one holds a connection that others may want.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An answer that is not 2xx.
 #[derive(Debug)]
@@ -76,8 +82,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
     type Rejection = ApiFailure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiFailure> {
-        let bytes = Bytes::from_request(request, state)
+        let read = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state));
+        let bytes = read
             .await
+            .map_err(|_| {
+                ApiFailure::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    format!("the body did not come within {} s", BODY_TIMEOUT.as_secs()),
+                )
+            })?
             .map_err(|rejection| ApiFailure::new(rejection.status(), rejection.body_text()))?;
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         serde_json::from_slice(bytes).map(Self).map_err(|error| {
@@ -100,5 +113,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
             Ok(Query(query)) => Ok(Self(query)),
             Err(rejection) => Err(ApiFailure::bad_request(rejection.body_text())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use futures::stream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_comes_is_not_waited_for() {
+        let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+        let refused = Document::<serde_json::Value>::from_request(Request::new(never), &()).await;
+        assert_eq!(refused.unwrap_err().status, StatusCode::REQUEST_TIMEOUT);
     }
 }
