@@ -163,13 +163,11 @@ impl Runner<'_> {
         }
     }
 
-    /// Another task of this program.
+    /// Another task of this program, built anew: the steps before may have replaced its file.
     fn own(&mut self, name: &str, args: &[&str]) {
-        if self.wanted(name)
-            && let Ok(exe) = std::env::current_exe()
-        {
-            self.command(name, Command::new(exe).args(args));
-        }
+        let mut all = vec!["run", "--quiet", "--locked", "--package", "xtask", "--"];
+        all.extend(args);
+        self.cargo(name, &all);
     }
 
     fn end_to_end(&mut self) {
