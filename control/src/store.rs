@@ -166,7 +166,9 @@ struct Keep {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    database: Database,
+    /// `None` after the system refused a read or a write, such as on a full disk: redb asks for a new opening then, which the next
+    /// use does.
+    database: Mutex<Option<Database>>,
     keep: Keep,
     lock: Mutex<File>,
 }
@@ -201,7 +203,7 @@ impl Store {
             .map_err(|error| database_error(&path, "opened", error.into()))?;
         let store = Self {
             path,
-            database,
+            database: Mutex::new(Some(database)),
             keep,
             lock: Mutex::new(lock),
         };
@@ -241,8 +243,39 @@ impl Store {
         Ok(generation)
     }
 
+    fn read<T>(
+        &self,
+        with: impl FnOnce(
+            &redb::ReadOnlyTable<&'static str, u64>,
+            &redb::ReadOnlyTable<u64, &'static [u8]>,
+        ) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        self.with(|database| read(database, with))
+    }
+
+    /// Works with the database, which is opened again where that is needed.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+        let mut slot = self
+            .database
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let database = match slot.take() {
+            Some(database) => database,
+            None => builder().open(&self.path)?,
+        };
+        let result = work(&database);
+        if !matches!(result, Err(redb::Error::Io(_) | redb::Error::PreviousIo)) {
+            *slot = Some(database);
+        }
+        result
+    }
+
     fn write(&self, row: &[u8]) -> Result<u64, redb::Error> {
-        let transaction = self.database.begin_write()?;
+        self.with(|database| self.write_to(database, row))
+    }
+
+    fn write_to(&self, database: &Database, row: &[u8]) -> Result<u64, redb::Error> {
+        let transaction = database.begin_write()?;
         let generation;
         {
             let mut meta = transaction.open_table(META)?;
@@ -276,10 +309,9 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub fn current(&self) -> Result<Option<Generation>, StoreError> {
-        let last = read(&self.database, |_, table| {
-            Ok(table.last()?.map(|(number, _)| number.value()))
-        })
-        .map_err(|error| database_error(&self.path, "read", error))?;
+        let last = self
+            .read(|_, table| Ok(table.last()?.map(|(number, _)| number.value())))
+            .map_err(|error| database_error(&self.path, "read", error))?;
         last.map_or(Ok(None), |last| self.get(last))
     }
 
@@ -288,10 +320,9 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub fn get(&self, generation: u64) -> Result<Option<Generation>, StoreError> {
-        let row = read(&self.database, |_, table| {
-            Ok(table.get(generation)?.map(|row| row.value().to_vec()))
-        })
-        .map_err(|error| database_error(&self.path, "read", error))?;
+        let row = self
+            .read(|_, table| Ok(table.get(generation)?.map(|row| row.value().to_vec())))
+            .map_err(|error| database_error(&self.path, "read", error))?;
         let Some(row) = row else {
             return Ok(None);
         };
@@ -306,16 +337,17 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub fn history(&self) -> Result<Vec<Summary>, StoreError> {
-        let rows = read(&self.database, |_, table| {
-            let mut rows = Vec::new();
-            for entry in table.iter()?.rev() {
-                let (number, row) = entry?;
-                let row: Result<Row<serde::de::IgnoredAny>, _> = serde_json::from_slice(row.value());
-                rows.push((number.value(), row));
-            }
-            Ok(rows)
-        })
-        .map_err(|error| database_error(&self.path, "read", error))?;
+        let rows = self
+            .read(|_, table| {
+                let mut rows = Vec::new();
+                for entry in table.iter()?.rev() {
+                    let (number, row) = entry?;
+                    let row: Result<Row<serde::de::IgnoredAny>, _> = serde_json::from_slice(row.value());
+                    rows.push((number.value(), row));
+                }
+                Ok(rows)
+            })
+            .map_err(|error| database_error(&self.path, "read", error))?;
         rows.into_iter()
             .map(|(number, row)| match row {
                 Ok(row) => Ok(row.split(number).0),
@@ -568,6 +600,18 @@ mod tests {
         assert_eq!(kept(&store), [5, 4, 3]);
         assert!(store.get(2).unwrap().is_none());
         assert!(store.get(3).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_refused_write_costs_that_write_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        commit(&store, 10);
+        let full = || redb::Error::Io(io::Error::from(io::ErrorKind::StorageFull));
+        assert!(store.with(|_| Err::<(), _>(full())).is_err());
+        assert!(store.database.lock().unwrap().is_none(), "it is opened anew");
+        commit(&store, 10);
+        assert_eq!(kept(&store), [2, 1]);
     }
 
     #[test]
