@@ -16,6 +16,10 @@ const FRAMES: u64 = 2000;
 
 /// A `struct virtio_net_hdr` that says anything, most often something that the kernel lets pass.
 fn vnet_header(random: &mut Random, frame_len: usize) -> [u8; VNET_HEADER_LEN] {
+    // Half say nothing, so that the frame itself reaches the switch.
+    if random.below(2) == 0 {
+        return [0; VNET_HEADER_LEN];
+    }
     let plausible = [14, 18, 22, 34, 54, 58, 66, 74, 86];
     let number = |random: &mut Random| match random.below(3) {
         0 => random.number() as u16,
@@ -189,7 +193,7 @@ switches:
     assert!(a.pings("10.0.0.2", 5), "all is as before");
     let since = lab.stats().since(&before);
     println!("{:#?}", since.drops());
-    assert!(since.port("tap").receive.packets > 1000 && since.port("wire").receive.packets > 1000);
+    assert!(since.port("tap").receive.packets > 500 && since.port("wire").receive.packets > 500);
     let log = lab.log();
     assert!(!log.contains("panicked"), "{log}");
     // The log has a bound too.

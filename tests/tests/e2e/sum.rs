@@ -1,5 +1,7 @@
 //! Nothing is lost without a reason: frames in, with the copies that floods made, are frames out and drops.
 
+use std::time::Duration;
+
 use switch_core::addr::MacAddr;
 use vswitch_tests::frame::{DOT1AD, DOT1Q, EXPERIMENTAL, Random, header, mac};
 
@@ -88,8 +90,15 @@ fn a_million_random_frames_are_all_accounted_for() {
                 .map(|socket| {
                     seed += 1;
                     let mut random = Random::new(seed);
+                    // With pauses, so that the switch gets its share of the cores and the kernel's queues suffice.
                     scope.spawn(move || {
-                        socket.send_all(std::iter::repeat_with(|| random_frame(&mut random)).take(10_000))
+                        let mut count = 0;
+                        for _ in 0..100 {
+                            let frames = std::iter::repeat_with(|| random_frame(&mut random));
+                            count += socket.send_all(frames.take(100));
+                            std::thread::sleep(Duration::from_millis(2));
+                        }
+                        count
                     })
                 })
                 .collect();
