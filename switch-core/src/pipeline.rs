@@ -179,7 +179,7 @@ pub fn forward<O: Observer>(
     }
 
     // Source security.
-    if from.guarded {
+    if from.guarded && !guard(from).is_own(source) {
         guard(from).admit(source, mode)?;
     }
     if O::LOOKS {
@@ -239,19 +239,44 @@ pub fn forward<O: Observer>(
     if to.port.id == port.id {
         return Err(DropReason::SamePort);
     }
-    if to.untagged != vid.get() && !to.port.vlan.carries(vid) {
+    // A port without policy in the frame's own VLAN takes an untagged frame as it is.
+    let tag = if to.is_open && to.untagged == vid.get() && inside.nested.is_none() {
+        None
+    } else {
+        egress(from, to, inside)?
+    };
+    send(to, tag, hops, observer);
+    if from.watched {
+        copy_to_watchers(snapshot, from, to, inside, hops, observer);
+    }
+    Ok(())
+}
+
+/// Whether policy lets a frame leave by the port that its destination is behind, and with which tag.
+#[inline(never)]
+fn egress(from: &Compiled, to: &Compiled, inside: Inside) -> Result<Option<Tag>, DropReason> {
+    if !to.port.vlan.carries(inside.vid) {
         return Err(DropReason::EgressVlan);
     }
     may_send(from, to, inside)?;
-    send(to, inside, hops, observer);
-    if from.watched {
-        for id in snapshot.promiscuous(port.switch, vid) {
-            if *id != to.port.id {
-                offer(snapshot, from, *id, inside, None, hops, observer);
-            }
+    Ok(to.port.vlan.egress(inside.vid, inside.priority))
+}
+
+/// Copies a frame for one port to the ports of its VLAN that see everything.
+#[inline(never)]
+fn copy_to_watchers<O: Observer>(
+    snapshot: &Snapshot,
+    from: &Compiled,
+    to: &Compiled,
+    inside: Inside,
+    hops: &mut Vec<Hop>,
+    observer: &mut O,
+) {
+    for id in snapshot.promiscuous(from.port.switch, inside.vid) {
+        if *id != to.port.id {
+            offer(snapshot, from, *id, inside, None, hops, observer);
         }
     }
-    Ok(())
 }
 
 /// Sends a frame to every port of its VLAN that policy lets have it.
@@ -303,7 +328,7 @@ fn is_tag(ethernet: &[u8; ETHERNET]) -> bool {
 }
 
 /// Refuses tags that no port may send.
-#[inline]
+#[inline(never)]
 fn check_tag(header: &[u8]) -> Result<(), DropReason> {
     let tag = outer_tag(header).ok_or(DropReason::VlanTruncated)?;
     if tag.tpid == Tpid::Dot1Q && Vid::new(tag.raw_vid()).is_none() {
@@ -324,7 +349,7 @@ struct Inside {
 }
 
 /// VLAN ingress of a frame that has a tag, whoever takes it for one.
-#[inline]
+#[inline(never)]
 fn classify(from: &Compiled, header: &[u8]) -> Result<Inside, DropReason> {
     let Classified { vid, priority, tag } = from.port.vlan.ingress(port_tag(from, header))?;
     let own = if tag.is_some() { Tag::LEN } else { 0 };
@@ -352,14 +377,9 @@ fn learn(switch: &Switch, port: &Port, vid: Vid, source: u64, now: Timestamp, mo
     }
 }
 
-/// Sends a frame to a port that carries its VLAN.
+/// Sends a frame to a port.
 #[inline(always)]
-fn send<O: Observer>(to: &Compiled, inside: Inside, hops: &mut Vec<Hop>, observer: &mut O) {
-    let tag = if to.untagged == inside.vid.get() {
-        None
-    } else {
-        to.port.vlan.egress(inside.vid, inside.priority)
-    };
+fn send<O: Observer>(to: &Compiled, tag: Option<Tag>, hops: &mut Vec<Hop>, observer: &mut O) {
     let hop = Hop {
         port: to.port.id,
         tag,
@@ -398,7 +418,12 @@ fn offer<O: Observer>(
         }
         return;
     }
-    send(to, inside, hops, observer);
+    let tag = if to.untagged == inside.vid.get() {
+        None
+    } else {
+        to.port.vlan.egress(inside.vid, inside.priority)
+    };
+    send(to, tag, hops, observer);
 }
 
 /// Whether policy lets a frame cross from one port to the other.

@@ -74,8 +74,14 @@ pub(crate) struct Guard<'a> {
 }
 
 impl Guard<'_> {
-    /// Whether a frame from station `source`, as [`MacAddr::to_u64`], may enter the switch.
+    /// Whether `source` is the port's `mac:` and its guest's effective address; such a frame may enter, and says nothing new.
     #[inline]
+    pub(crate) fn is_own(self, source: u64) -> bool {
+        self.mac == source && self.state.effective.load(Relaxed) == source
+    }
+
+    /// Whether a frame from station `source`, as [`MacAddr::to_u64`], may enter the switch.
+    #[inline(never)]
     pub(crate) fn admit(self, source: u64, mode: Mode) -> Result<(), DropReason> {
         let policy = self.policy;
         let effective = self.state.effective.load(Relaxed);

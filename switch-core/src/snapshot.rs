@@ -88,6 +88,8 @@ pub(crate) struct Compiled {
     pub(crate) live: bool,
     /// Its security policy can object to a source.
     pub(crate) guarded: bool,
+    /// Neither isolation nor its security policy can object to a frame for it.
+    pub(crate) is_open: bool,
     /// The number of the VLAN whose frames come and go without a tag; [`Vid::COUNT`] if there is none.
     pub(crate) untagged: u16,
     /// The configured address, as [`MacAddr::to_u64`]; 0 if there is none.
@@ -107,6 +109,7 @@ impl Compiled {
             longest: u32::from(switch.mtu) + ETHERNET,
             switch: switch.clone(),
             live: port.up && port.enabled,
+            is_open: !port.isolated && port.security.mac_changes,
             guarded: !(port.security.forged_transmits && port.security.mac_changes),
             untagged: port.vlan.untagged().map_or(Vid::COUNT as u16, Vid::get),
             mac: port.mac.map_or(0, MacAddr::to_u64),

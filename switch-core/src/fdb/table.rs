@@ -212,10 +212,9 @@ impl Slots {
         let hash = self.hash(key);
         let fresh = u64::from(clock.0) << 32 | Self::stamp(hash) | u64::from(port.get());
         self.slots.get(self.home(hash)).is_some_and(|slot| {
-            // As in `find`; the whole value is known beforehand.
-            slot.key.load(Acquire) == key.0
-                && slot.value.load(Acquire) == fresh
-                && slot.key.load(Relaxed) == key.0
+            // Were the slot given to another key in between, to one with this very value: then this one has only just
+            // gone, and the next frame finds that out.
+            slot.key.load(Acquire) == key.0 && slot.value.load(Relaxed) == fresh
         })
     }
 
