@@ -1,6 +1,7 @@
 //! The way of a configuration: whole or not at all, kept through crashes, undone on request, and gone without a trace.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -528,6 +529,12 @@ fn a_tap_that_another_process_holds_is_named() {
     });
 }
 
+/// Copies a program to where other users can run it. By another process: a descriptor open for writing here could be
+/// inherited by a program that another test starts meanwhile, and a program that is written to cannot be run.
+fn copy_program(name: &str, to: &Path) {
+    run("cp", &[binary(name).as_path(), to]).ok();
+}
+
 #[test]
 fn others_than_root_may_look_and_not_touch() {
     let lab = Lab::new();
@@ -535,7 +542,7 @@ fn others_than_root_may_look_and_not_touch() {
     // The lab's directory is closed to others; the daemon's own run directory is not.
     std::fs::set_permissions(lab.path("."), std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = lab.path("vswitchctl");
-    std::fs::copy(binary("vswitchctl"), &copy).unwrap();
+    copy_program("vswitchctl", &copy);
     let (copy, socket) = (
         copy.to_string_lossy().into_owned(),
         lab.path("ctl.sock").to_string_lossy().into_owned(),
@@ -568,7 +575,7 @@ fn a_daemon_without_permission_says_what_it_needs() {
     let lab = Lab::new();
     std::fs::set_permissions(lab.path("."), std::fs::Permissions::from_mode(0o777)).unwrap();
     let copy = lab.path("vswitchd");
-    std::fs::copy(binary("vswitchd"), &copy).unwrap();
+    copy_program("vswitchd", &copy);
     let config = lab.write(
         "switch.yaml",
         "version: 1\nswitches: { vs0: { port-groups: { web: {} }, ports: { a: { port-group: web, tap: tap-a } } } }\n",
