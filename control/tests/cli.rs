@@ -760,6 +760,11 @@ fn validate_and_schema_need_no_daemon() {
     let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(schema.get("properties").is_some());
     fails(
+        &ctl(&none, &["validate", "/dev/zero"]),
+        1,
+        &["/dev/zero", "longer than 16 MiB"],
+    );
+    fails(
         &ctl(&none, &["validate", "/nonexistent.yaml"]),
         1,
         &["can't read /nonexistent.yaml: no such file"],

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use control::config::text;
 use control::run::{RunError, Settings, load_file, run};
 use tracing_subscriber::EnvFilter;
 
@@ -80,7 +81,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     if let Some(path) = &args.check {
-        return match std::fs::read_to_string(path) {
+        return match text::read_file(path) {
             Ok(text) => ended(load_file(path, text).map(|_| ())),
             Err(source) => ended(Err(RunError::File {
                 path: path.clone(),

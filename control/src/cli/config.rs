@@ -1,6 +1,5 @@
 //! The commands about the whole configuration: `apply`, `confirm`, `diff`, `config`, `history`, `rollback`, `validate`, `schema`.
 
-use std::io::Read as _;
 use std::path::Path;
 
 use hyper::Method;
@@ -13,6 +12,7 @@ use super::output::{Format, Ink, Output, Paint, yaml};
 use super::table::{Align, Cell, Table};
 use super::units::count;
 use crate::api::model::{ApiError, ApplyReport, ApplyRequest, Change, ChangeAction, HistoryRow};
+use crate::config::text;
 
 /// A configuration's text and what to call it.
 struct Text {
@@ -24,13 +24,9 @@ impl Text {
     /// Reads a file, or standard input for `-`.
     fn read(path: &Path) -> Result<Self, CliError> {
         let (text, name) = if path == Path::new("-") {
-            let mut text = String::new();
-            (
-                std::io::stdin().read_to_string(&mut text).map(|_| text),
-                "standard input".to_owned(),
-            )
+            (text::read_text(std::io::stdin()), "standard input".to_owned())
         } else {
-            (std::fs::read_to_string(path), path.display().to_string())
+            (text::read_file(path), path.display().to_string())
         };
         match text {
             Ok(text) => Ok(Self { text, name }),
@@ -322,7 +318,7 @@ pub(crate) async fn rollback(
 /// `validate`
 pub(crate) fn validate(output: &mut Output, file: &Path) -> Result<(), CliError> {
     let text = Text::read(file)?;
-    match crate::config::text::load(&text.text) {
+    match text::load(&text.text) {
         Ok(valid) => output.document(&json!([]), |_| {
             let groups = valid
                 .config()

@@ -3,13 +3,44 @@
 //! Reading finds every error at once, those of form and those of meaning ([`Config::validate`]) alike, each with its
 //! line, its column and its path. An error that only follows from another is not told.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::de::{MAX_ERRORS, read};
 use super::model::Config;
-use super::tree::{Tree, TreeError};
+use super::tree::{MAX_TEXT, Tree, TreeError};
 use super::validate::{ConfigError, ValidConfig};
 use crate::api::model::Problem;
+
+/// Reads the text itself: never more of it than a configuration may have, whatever stands behind the reader.
+///
+/// # Errors
+/// Those of the reader, a text that is too long, and one that is not UTF-8.
+pub fn read_text(reader: impl Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    reader.take(MAX_TEXT as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_TEXT {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!(
+                "it is longer than {} MiB, the most that a configuration may have",
+                MAX_TEXT >> 20
+            ),
+        ));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
+/// As [`read_text`], from a file.
+///
+/// # Errors
+/// As [`read_text`].
+pub fn read_file(path: &Path) -> io::Result<String> {
+    read_text(File::open(path)?)
+}
 
 /// Reads the form of a configuration.
 ///
@@ -129,5 +160,23 @@ impl Config {
     /// The configuration as YAML, which [`parse`] reads back to the same.
     pub fn to_yaml(&self) -> String {
         serde_saphyr::to_string(self).expect("a configuration is made of maps with text keys")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_without_end_is_not_read_to_its_end() {
+        let error = read_file(Path::new("/dev/zero")).unwrap_err();
+        assert!(error.to_string().contains("longer than 16 MiB"), "{error}");
+        // The last octet that is read may be in the middle of a character.
+        let error = read_text("é".repeat(MAX_TEXT).as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(
+            read_text(" ".repeat(MAX_TEXT).as_bytes()).unwrap().len(),
+            MAX_TEXT
+        );
     }
 }

@@ -36,7 +36,7 @@ impl ConfigFile {
 
     /// What is in it now.
     pub fn read(&self) -> io::Result<String> {
-        fs::read_to_string(&self.path)
+        text::read_file(&self.path)
     }
 
     /// Whether `config`, read from the file, differs from what it said when it last counted.
