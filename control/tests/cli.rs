@@ -598,7 +598,7 @@ fn a_trace_takes_its_addresses_from_the_switch() {
     fails(
         &api.run(&["trace", "vm1", "ping", "10.0.0.3"]),
         2,
-        &["which station has 10.0.0.3?", "to PORT"],
+        &["who has 10.0.0.3", "to PORT"],
     );
     fails(
         &api.run(&["trace", "vm1", "@/nonexistent.pcap"]),

@@ -23,8 +23,9 @@ const FAILED: u8 = 1;
   SIGTERM, SIGINT  stop; put everything back as it was found
   SIGHUP           apply the configuration file again
 
-The file is applied at the start if it has changed since it was last applied; otherwise the configuration in the
-state directory is taken up, with all changes made through vswitchctl.
+The file is applied at the start if it has changed since it was last applied;
+otherwise the configuration in the state directory is taken up, with all changes
+made through vswitchctl.
 
 Examples:
   vswitchd                                    /etc/vswitch/switch.yaml and the usual places

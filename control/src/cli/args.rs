@@ -12,7 +12,7 @@ use switch_core::addr::MacAddr;
 use super::client::DEFAULT_SOCKET;
 use super::complete;
 use super::output::Format;
-use super::units::parse_duration;
+use super::units::{parse_duration, parse_since};
 
 /// See and change a running vswitchd: a virtual switch for VMs, containers and namespaces.
 #[derive(Debug, Parser)]
@@ -26,7 +26,8 @@ Examples:
   vswitchctl apply -f switch.yaml          put a configuration in force
   vswitchctl show                          the whole switch as a tree
   vswitchctl port stats                    counters of all ports
-  vswitchctl trace vm1 ping 10.0.0.2       what would happen to this frame, and why
+  vswitchctl trace vm1 ping 10.0.0.2 to vm2
+                                           what would happen to this frame, and why
   vswitchctl capture vm1 -w - | wireshark -k -i -
   vswitchctl -o json mac list | jq -r '.[].mac'
 
@@ -119,7 +120,7 @@ Examples:
         #[arg(short, long)]
         follow: bool,
         /// Only events of the last so long (5m, 1h), or after a time such as 2026-01-31T12:00:00Z.
-        #[arg(long, value_name = "TIME")]
+        #[arg(long, value_name = "TIME", value_parser = parse_since)]
         since: Option<String>,
     },
     /// Watch the rates of all ports, live.
@@ -360,9 +361,8 @@ Words:
 and then, in any order:
   from MAC|IP|MAC/IP   its source; default: MAC and address of the port, as far
                        as the switch knows them
-  to MAC|PORT          its destination; default: broadcast or multicast where
-                       the protocol says so, else the port that has the address
-                       in its `addresses`
+  to MAC|PORT          its destination; needed where the protocol does not say
+                       it, as broadcast or multicast
   vlan N               an 802.1Q tag; twice for two, the outer first
   len N                length of the whole frame, octets
 
@@ -508,6 +508,7 @@ mod tests {
             "capture",
             "capture vm1 --drops -w - --snap-len 64 --count 3",
             "events -f --since 5m",
+            "events --since 2026-01-31T12:00:00Z",
             "top --once --sort rx-bps --interval 2s",
             "completions bash",
             "schema",
@@ -539,6 +540,7 @@ mod tests {
             ("port set vm1", ErrorKind::MissingRequiredArgument),
             ("trace vm1", ErrorKind::MissingRequiredArgument),
             ("capture --count 0", ErrorKind::ValueValidation),
+            ("events --since yesterday", ErrorKind::ValueValidation),
             ("-o xml show", ErrorKind::InvalidValue),
         ] {
             assert_eq!(parse(line).err().map(|error| error.kind()), Some(kind), "{line}");

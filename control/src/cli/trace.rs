@@ -95,7 +95,7 @@ async fn owner_of(client: &Client, ip: IpAddr) -> Result<MacAddr, CliError> {
     match ports.find(|(_, settings)| addresses(settings).any(|address| address == ip)) {
         Some((name, _)) => mac_of(client, name).await,
         None => Err(CliError::Usage(format!(
-            "which station has {ip}? No port lists it in its `addresses`; add `to PORT` or `to MAC`, such as `to vm2`"
+            "where does the frame go? The switch knows MAC addresses, not who has {ip}; add `to PORT` or `to MAC`"
         ))),
     }
 }

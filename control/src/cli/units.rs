@@ -21,6 +21,16 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A time or a span as the API takes it, checked here so that a wrong one is wrong usage.
+pub(crate) fn parse_since(text: &str) -> Result<String, String> {
+    if humantime::parse_rfc3339_weak(text).is_err() && humantime::parse_duration(text).is_err() {
+        return Err(format!(
+            "`{text}` is neither a time such as 2026-01-31T12:00:00Z nor a span such as 5m"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
 /// Seconds as a person reads them: `12s`, `5m03s`, `2h05m`, `3d04h`.
 pub(crate) fn age(seconds: u64) -> String {
     match seconds {
