@@ -55,7 +55,12 @@ async fn list(
         for row in rows {
             table.row([
                 row.mac.into(),
-                row.vlan.into(),
+                // As in the file and in `port list`; programs get the number 0.
+                if row.vlan == 0 {
+                    "none".into()
+                } else {
+                    row.vlan.into()
+                },
                 row.port.into(),
                 if row.kind == "static" {
                     Cell::inked(Ink::Bold, row.kind)

@@ -349,10 +349,10 @@ pub(crate) async fn group(
             let settings = yaml(&row.settings)?;
             output.document(&answer, |paint| {
                 let mut out = format!(
-                    "{}  {} of {}\n\nSettings:\n",
+                    "{} of {}  {}\n\nSettings:\n",
                     paint.paint(Ink::Bold, &row.name),
-                    vlan(&row.vlan),
-                    row.switch
+                    row.switch,
+                    vlan(&row.vlan)
                 );
                 for line in settings.lines() {
                     out.push_str(&format!("  {line}\n"));

@@ -189,7 +189,7 @@ impl Daemon {
 pub(super) fn not_found<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
     Failure::NotFound(match nearest(name, known) {
         Some(nearest) => format!("there is no {what} `{name}`; did you mean `{nearest}`?"),
-        None => format!("there is no {what} `{name}`"),
+        None => format!("there is no {what} `{name}`; `vswitchctl show` lists what there is"),
     })
 }
 
