@@ -24,8 +24,11 @@ use crate::api::handlers::App;
 use crate::api::model::Problem;
 use crate::api::routes;
 use crate::api::server::{ListenError, Socket, listen_tcp, serve_tcp};
+use crate::config::diff::diff;
 use crate::config::{ValidConfig, text};
-use crate::daemon::{ConfigFile, Daemon, Failure, HostSettings, Kernel, NETNS_DIR, Parts, Shared};
+use crate::daemon::{
+    ConfigFile, Daemon, Failure, HostSettings, Kernel, NETNS_DIR, Parts, Shared, count_errors,
+};
 use crate::events::{EventLog, Kind};
 use crate::links::{LinkError, Monitor};
 use crate::metrics::Metrics;
@@ -66,7 +69,7 @@ pub enum RunError {
         source: io::Error,
     },
     /// The file has errors.
-    #[error("{} has {} error(s); nothing was changed", .path.display(), .problems.len())]
+    #[error("{} has {}; nothing was changed", .path.display(), count_errors(.problems.len()))]
     Config {
         /// The file.
         path: PathBuf,
@@ -77,8 +80,8 @@ pub enum RunError {
     },
     /// The stored configuration is not right for this version.
     #[error(
-        "generation {generation} in the store has {} error(s), the first being {}: {}; give a right configuration with --config, or move {} away to begin without history",
-        .problems.len(), .problems[0].path, .problems[0].message, .path.display()
+        "generation {generation} in the store has {}, the first being {}: {}; give a right configuration with --config, or move {} away to begin without history",
+        count_errors(.problems.len()), .problems[0].path, .problems[0].message, .path.display()
     )]
     Stored {
         /// Which.
@@ -155,12 +158,25 @@ fn choose(settings: &Settings, file: &ConfigFile, store: &Store) -> Result<Choic
         });
     };
     let generation = current.summary.generation;
-    let changed = said.filter(|config| file.has_changed(config));
+    let (changed, unchanged) = match said {
+        Some(config) if file.has_changed(&config) => (Some(config), None),
+        said => (None, said),
+    };
     match text::load_value(&current.config) {
-        Ok(stored) => Ok(Choice {
-            stored: Some((stored, generation)),
-            file: changed,
-        }),
+        Ok(stored) => {
+            // Whoever names a file expects to see it in force.
+            if unchanged.is_some_and(|said| !diff(stored.config(), said.config()).is_empty()) {
+                let path = settings.config.display();
+                tracing::warn!(
+                    "generation {generation} is taken up, not {path}, which is as it was when it was last applied; \
+                     `vswitchctl apply -f {path}` puts it in force"
+                );
+            }
+            Ok(Choice {
+                stored: Some((stored, generation)),
+                file: changed,
+            })
+        }
         // A file that counts replaces what this version can't read.
         Err(_) if changed.is_some() => Ok(Choice {
             stored: None,

@@ -20,6 +20,7 @@
 //! process is killed, the one before is what there is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -103,7 +104,7 @@ impl Daemon {
         };
         let result = match file.read() {
             Ok(text) => self.apply_text(&text, request),
-            Err(error) => Err(Failure::NotFound(format!("{path} cannot be read: {error}"))),
+            Err(error) => Err(Failure::NotFound(format!("cannot be read: {error}"))),
         };
         match result {
             Ok(report) => {
@@ -191,7 +192,13 @@ impl Daemon {
                 Failure::Store(_) => self.applies.failed += 1,
                 _ => self.applies.refused += 1,
             }
-            let message = format!("{} by {}: {failure}", request.comment, request.author);
+            let mut message = format!("{} by {}: {failure}", request.comment, request.author);
+            // Whoever reads the events later has not seen the list.
+            if let Failure::Invalid(problems) = &failure
+                && let Some(first) = problems.first()
+            {
+                let _ = write!(message, "; {}: {}", first.path, first.message);
+            }
             self.tell_of(Kind::ApplyFailed, None, message);
         }
         failure

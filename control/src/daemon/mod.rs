@@ -78,7 +78,8 @@ pub enum Failure {
     Read(#[source] StoreError),
 }
 
-fn count_errors(count: usize) -> String {
+/// `an error`, `2 errors`.
+pub(crate) fn count_errors(count: usize) -> String {
     if count == 1 {
         "an error".to_owned()
     } else {
