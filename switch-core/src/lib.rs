@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+mod fast_path;
 pub mod fdb;
 pub mod frame;
 pub mod id;

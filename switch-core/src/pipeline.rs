@@ -7,10 +7,10 @@
 //! Threads: any number of workers may run [`forward`] on one snapshot.
 
 use crate::addr::MacAddr;
+use crate::fast_path;
 use crate::fdb::Learnt;
 use crate::frame::{FrameView, Hop};
 use crate::id::PortId;
-use crate::security::Guard;
 use crate::snapshot::{Compiled, Overflow, Port, Snapshot, Switch};
 use crate::time::Timestamp;
 use crate::verdict::DropReason;
@@ -114,7 +114,7 @@ pub enum Mode {
 }
 
 /// Octets of an Ethernet header.
-const ETHERNET: usize = 14;
+pub(crate) const ETHERNET: usize = 14;
 
 /// Decides about one frame.
 ///
@@ -128,8 +128,28 @@ pub fn forward<O: Observer>(
     hops: &mut Vec<Hop>,
     observer: &mut O,
 ) -> Result<(), DropReason> {
+    if !O::LOOKS
+        && mode == Mode::Live
+        && let Some(port) = fast_path::destination(snapshot, now, frame)
+    {
+        hops.clear();
+        hops.push(Hop { port, tag: None });
+        return Ok(());
+    }
     hops.clear();
+    forward_whole(snapshot, now, frame, mode, hops, observer)
+}
 
+/// The whole way of a frame, step by step.
+#[inline(never)]
+fn forward_whole<O: Observer>(
+    snapshot: &Snapshot,
+    now: Timestamp,
+    frame: &FrameView<'_>,
+    mode: Mode,
+    hops: &mut Vec<Hop>,
+    observer: &mut O,
+) -> Result<(), DropReason> {
     // Parse.
     let Some(ethernet) = frame.header.first_chunk::<ETHERNET>() else {
         return Err(DropReason::Runt);
@@ -179,12 +199,12 @@ pub fn forward<O: Observer>(
     }
 
     // Source security.
-    if from.guarded && !guard(from).is_own(source) {
-        guard(from).admit(source, mode)?;
+    if from.guarded && !from.guard().is_own(source) {
+        from.guard().admit(source, mode)?;
     }
     if O::LOOKS {
         observer.step(Step::Security {
-            effective: guard(from).effective(),
+            effective: from.guard().effective(),
         });
     }
 
@@ -305,14 +325,14 @@ fn flood<O: Observer>(
 }
 
 /// The I/G bit of an address as [`MacAddr::to_u64`] gives it.
-const GROUP: u64 = 1 << 40;
+pub(crate) const GROUP: u64 = 1 << 40;
 
 /// The first of the sixteen addresses of [`MacAddr::is_bridge_reserved`].
 const BRIDGE_RESERVED: u64 = 0x0180_c200_0000;
 
 /// Destination and source, as [`MacAddr::to_u64`] gives them.
-#[inline]
-fn addresses(ethernet: &[u8; ETHERNET]) -> (u64, u64) {
+#[inline(always)]
+pub(crate) fn addresses(ethernet: &[u8; ETHERNET]) -> (u64, u64) {
     // The octets beside the address are loaded with it and shifted or masked out again: one load instead of two.
     let first = |at: usize| *ethernet[at..].first_chunk().expect("the header is longer");
     let destination = u64::from_be_bytes(first(0)) >> 16;
@@ -321,10 +341,11 @@ fn addresses(ethernet: &[u8; ETHERNET]) -> (u64, u64) {
 }
 
 /// Whether the EtherType is that of a VLAN tag of either kind.
-#[inline]
-fn is_tag(ethernet: &[u8; ETHERNET]) -> bool {
+#[inline(always)]
+pub(crate) fn is_tag(ethernet: &[u8; ETHERNET]) -> bool {
+    const KINDS: [u16; 2] = [Tpid::Dot1Q.ethertype().to_be(), Tpid::Dot1Ad.ethertype().to_be()];
     let [.., a, b] = *ethernet;
-    Tpid::of_ethertype(u16::from_be_bytes([a, b])).is_some()
+    KINDS.contains(&u16::from_ne_bytes([a, b]))
 }
 
 /// Refuses tags that no port may send.
@@ -412,7 +433,7 @@ fn offer<O: Observer>(
         }
         return;
     }
-    if let Some(effective) = unknown.and_then(|mac| guard(to).other_station(mac)) {
+    if let Some(effective) = unknown.and_then(|mac| to.guard().other_station(mac)) {
         if O::LOOKS {
             observer.step(Step::OtherStation { port: id, effective });
         }
@@ -432,22 +453,13 @@ fn may_send(from: &Compiled, to: &Compiled, inside: Inside) -> Result<(), DropRe
     if from.port.isolated && to.port.isolated {
         return Err(DropReason::Isolated);
     }
-    if to.guarded && !guard(to).receives() {
+    if to.guarded && !to.guard().receives() {
         return Err(DropReason::MacChanged);
     }
     if inside.nested.is_some() && to.untagged == inside.vid.get() && to.port.vlan.tpid() == inside.nested {
         return Err(DropReason::VlanNested);
     }
     Ok(())
-}
-
-#[inline]
-fn guard(compiled: &Compiled) -> Guard<'_> {
-    Guard {
-        policy: compiled.port.security,
-        mac: compiled.mac,
-        state: &compiled.port.state,
-    }
 }
 
 /// Whether the longest frame that this one becomes on a wire exceeds the MTU, an Ethernet header and up to two tags.

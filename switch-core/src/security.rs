@@ -74,10 +74,16 @@ pub(crate) struct Guard<'a> {
 }
 
 impl Guard<'_> {
-    /// Whether `source` is the port's `mac:` and its guest's effective address; such a frame may enter, and says nothing new.
+    /// Whether `source` is the port's configured address and its guest's effective one: it may enter, and says nothing new.
     #[inline]
     pub(crate) fn is_own(self, source: u64) -> bool {
-        self.mac == source && self.state.effective.load(Relaxed) == source
+        self.state.effective.load(Relaxed) == source && self.configured() == source
+    }
+
+    /// Whether the guest's effective address is the port's configured one, so that the port may be given frames.
+    #[inline]
+    pub(crate) fn is_steady(self) -> bool {
+        self.state.effective.load(Relaxed) == self.configured()
     }
 
     /// Whether a frame from station `source`, as [`MacAddr::to_u64`], may enter the switch.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::MacAddr;
-use crate::fdb::Fdb;
+use crate::fdb::{AgeingTicks, Fdb};
 use crate::id::{PortId, SwitchId};
-use crate::security::{PortState, SecurityPolicy};
+use crate::security::{Guard, PortState, SecurityPolicy};
 use crate::vid::Vid;
 use crate::vlan::VlanPolicy;
 
@@ -90,22 +90,70 @@ pub(crate) struct Compiled {
     pub(crate) guarded: bool,
     /// Neither isolation nor its security policy can object to a frame for it.
     pub(crate) is_open: bool,
+    /// What [`Compiled::reaches`] compares.
+    traits: u64,
+    /// What the traits of a port must be, of those in `minded`, to get a frame from this one.
+    wanted: u64,
+    /// Which traits this port minds.
+    minded: u64,
     /// The number of the VLAN whose frames come and go without a tag; [`Vid::COUNT`] if there is none.
     pub(crate) untagged: u16,
     /// The configured address, as [`MacAddr::to_u64`]; 0 if there is none.
     pub(crate) mac: u64,
     /// Some port of its switch that is live accepts promiscuous mode.
     pub(crate) watched: bool,
+    /// The ageing time of its switch.
+    pub(crate) ageing: AgeingTicks,
     /// Octets of the longest untagged frame.
     pub(crate) longest: u32,
     /// Its switch.
     pub(crate) switch: Switch,
 }
 
+/// Of [`Compiled::traits`], whose lower half are switch and untagged VLAN.
+const LIVE: u64 = 1 << 32;
+const ISOLATED: u64 = 1 << 33;
+/// No port has this one.
+const NOTHING: u64 = 1 << 34;
+
+const fn flag(is: bool, flag: u64) -> u64 {
+    if is { flag } else { 0 }
+}
+
 impl Compiled {
+    /// Whether an untagged frame from this port may leave untagged by `to`, as far as both ports' VLANs, states and
+    /// isolation go, and no other port is to see it. False if this port is disabled.
+    #[inline(always)]
+    pub(crate) const fn reaches(&self, to: &Self) -> bool {
+        to.traits & self.minded == self.wanted
+    }
+
+    /// The port's source security.
+    #[inline]
+    pub(crate) fn guard(&self) -> Guard<'_> {
+        Guard {
+            policy: self.port.security,
+            mac: self.mac,
+            state: &self.port.state,
+        }
+    }
+
     fn new(port: Port, switch: &Switch, watched: bool) -> Self {
+        let untagged = port.vlan.untagged().map_or(Vid::COUNT as u16, Vid::get);
+        let home = u64::from(port.switch.0) << 16 | u64::from(untagged);
+        let live = port.up && port.enabled;
+        // A frame that someone else wants to see too, or that may not come in, has no usual way.
+        let usual = port.enabled && !watched;
+        let mut minded = u64::from(u32::MAX) | LIVE;
+        if port.isolated {
+            minded |= ISOLATED;
+        }
         Self {
+            traits: home | flag(live, LIVE) | flag(port.isolated, ISOLATED),
+            wanted: home | LIVE | flag(!usual, NOTHING),
+            minded: minded | NOTHING,
             watched,
+            ageing: AgeingTicks::of(switch.ageing),
             longest: u32::from(switch.mtu) + ETHERNET,
             switch: switch.clone(),
             live: port.up && port.enabled,

@@ -118,6 +118,16 @@ pub struct FdbCounters {
 #[error("the MAC table is full of static entries; raise `mac-table.size`")]
 pub struct FdbFull;
 
+/// An ageing time as the table counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AgeingTicks(u32);
+
+impl AgeingTicks {
+    pub(crate) fn of(ageing: Duration) -> Self {
+        Self(Clock::whole_ticks(ageing))
+    }
+}
+
 /// Slots that the control plane looks at before it lets the workers write again.
 const SLICE: usize = 512;
 
@@ -199,6 +209,28 @@ impl Fdb {
     pub(crate) fn is_fresh(&self, vid: Vid, mac: u64, port: PortId, now: Timestamp) -> bool {
         self.slots
             .is_fresh(Key::of_number(vid, mac), port, Clock::at(now))
+    }
+
+    /// Where a frame from station `source` behind `port` to `destination` goes, if both are known and there is nothing to
+    /// learn. `None` says nothing. Addresses as [`MacAddr::to_u64`] gives them; `vid` may be [`Vid::COUNT`], where nothing
+    /// is known.
+    #[inline(always)]
+    pub(crate) fn usual(
+        &self,
+        vid: u16,
+        source: u64,
+        port: PortId,
+        destination: u64,
+        now: Timestamp,
+        ageing: AgeingTicks,
+    ) -> Option<PortId> {
+        let clock = Clock::at(now);
+        let base = Key::of_vid(vid);
+        if !self.slots.is_fresh(base.with(source), port, clock) {
+            return None;
+        }
+        let value = self.slots.value_at_home(base.with(destination))?;
+        value.is_surely_live(clock, ageing.0).then(|| value.port())
     }
 
     /// Learns that `mac` is behind `port`. Never waits.

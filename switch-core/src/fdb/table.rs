@@ -2,7 +2,7 @@
 //!
 //! Written by the holder of the table's mutex only, except for [`Slots::refresh`].
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
@@ -35,6 +35,12 @@ impl Clock {
         Self((now.as_nanos() >> Self::SHIFT) as u32)
     }
 
+    /// The ticks that a duration holds; half of what the clock counts at most.
+    pub(super) fn whole_ticks(duration: Duration) -> u32 {
+        let most = u32::MAX / 2;
+        u32::try_from(duration.as_nanos() >> Self::SHIFT).map_or(most, |ticks| ticks.min(most))
+    }
+
     /// Whether two ticks fall into the same 64, about a second: the grain in which entries are ordered.
     #[inline]
     pub(super) const fn is_same_second(a: u32, b: u32) -> bool {
@@ -57,7 +63,19 @@ impl Key {
     /// Of an address as [`MacAddr::to_u64`] gives it.
     #[inline]
     pub(super) const fn of_number(vid: Vid, mac: u64) -> Self {
-        Self(Self::LIVE | (vid.get() as u64) << 48 | mac)
+        Self::of_vid(vid.get()).with(mac)
+    }
+
+    /// The part of the key that is the VLAN's, and the mark that it is one.
+    #[inline]
+    pub(super) const fn of_vid(vid: u16) -> Self {
+        Self(Self::LIVE | (vid as u64) << 48)
+    }
+
+    /// [`Key::of_vid`] with an address.
+    #[inline]
+    pub(super) const fn with(self, mac: u64) -> Self {
+        Self(self.0 | mac)
     }
 
     pub(super) fn mac(self) -> MacAddr {
@@ -108,6 +126,12 @@ impl Value {
         if ticks > u32::MAX / 2 { 0 } else { ticks }
     }
 
+    /// [`Value::is_live`] for an ageing time in ticks, as [`Clock::whole_ticks`] gives it. False says nothing.
+    #[inline(always)]
+    pub(super) const fn is_surely_live(self, clock: Clock, ageing: u32) -> bool {
+        clock.0.wrapping_sub(self.seen()) <= ageing
+    }
+
     /// Time since it was last seen, in whole ticks; zero if static.
     pub(super) const fn age(self, clock: Clock) -> Duration {
         if self.is_static() {
@@ -152,19 +176,17 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     slots: Box<[Slot]>,
-    hasher: FixedState,
-    /// A second secret beside the hasher's own, so that the products are unknown to guests.
-    secret: u64,
+    /// What keys are mixed with before they are multiplied, and by what they are: both unknown to guests.
+    secrets: [u64; 2],
 }
 
 impl Slots {
     pub(super) fn new(capacity: usize, seed: u64) -> Self {
         let slots = (capacity * 2).next_power_of_two();
-        let hasher = FixedState::with_seed(seed);
+        let random = FixedState::with_seed(seed);
         Self {
             slots: std::iter::repeat_with(Slot::default).take(slots).collect(),
-            secret: hasher.hash_one(seed),
-            hasher,
+            secrets: [random.hash_one(0), random.hash_one(1) | 1],
         }
     }
 
@@ -173,11 +195,12 @@ impl Slots {
         self.slots.len()
     }
 
+    /// The folded multiplication by which foldhash hashes, with both of its operands secret.
     #[inline]
     fn hash(&self, key: Key) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write_u128(u128::from(self.secret) << 64 | u128::from(key.0));
-        hasher.finish()
+        let [mixed, factor] = self.secrets;
+        let product = u128::from(key.0 ^ mixed) * u128::from(factor);
+        product as u64 ^ (product >> 64) as u64
     }
 
     #[inline]
@@ -218,19 +241,26 @@ impl Slots {
         })
     }
 
+    /// The value of a key that stands in its home slot. `None` says nothing.
+    #[inline(always)]
+    pub(super) fn value_at_home(&self, key: Key) -> Option<Value> {
+        let hash = self.hash(key);
+        let slot = self.slots.get(self.home(hash))?;
+        if slot.key.load(Acquire) != key.0 {
+            return None;
+        }
+        let value = slot.value.load(Acquire);
+        let ours = (value ^ Self::stamp(hash)) & Value::STAMP == 0 && slot.key.load(Relaxed) == key.0;
+        ours.then_some(Value(value))
+    }
+
     /// The value of a key: its home slot here, the rest of the chain out of line.
     #[inline(always)]
     pub(super) fn value_of(&self, key: Key) -> Option<Value> {
-        let hash = self.hash(key);
-        if let Some(slot) = self.slots.get(self.home(hash))
-            && slot.key.load(Acquire) == key.0
-        {
-            let value = slot.value.load(Acquire);
-            if (value ^ Self::stamp(hash)) & Value::STAMP == 0 && slot.key.load(Relaxed) == key.0 {
-                return Some(Value(value));
-            }
+        match self.value_at_home(key) {
+            Some(value) => Some(value),
+            None => self.value_in_chain(key),
         }
-        self.value_in_chain(key)
     }
 
     #[inline(never)]
