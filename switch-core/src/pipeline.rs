@@ -120,6 +120,7 @@ pub(crate) const ETHERNET: usize = 14;
 ///
 /// On `Ok`, `hops` holds at least one hop, each to another port than the frame's own, and no port twice.
 /// On `Err` it is empty. `hops` is cleared first; with room for every port of the snapshot nothing is allocated.
+#[inline]
 pub fn forward<O: Observer>(
     snapshot: &Snapshot,
     now: Timestamp,

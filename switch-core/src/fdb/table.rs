@@ -176,6 +176,8 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     slots: Box<[Slot]>,
+    /// One less than their number.
+    mask: usize,
     /// What keys are mixed with before they are multiplied, and by what they are: both unknown to guests.
     secrets: [u64; 2],
 }
@@ -186,6 +188,7 @@ impl Slots {
         let random = FixedState::with_seed(seed);
         Self {
             slots: std::iter::repeat_with(Slot::default).take(slots).collect(),
+            mask: slots - 1,
             secrets: [random.hash_one(0), random.hash_one(1) | 1],
         }
     }
@@ -210,13 +213,13 @@ impl Slots {
 
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        hash as usize & (self.slots.len() - 1)
+        hash as usize & self.mask
     }
 
     /// The slot `distance` after `at`.
     #[inline]
     fn after(&self, at: usize, distance: usize) -> usize {
-        (at + distance) & (self.slots.len() - 1)
+        (at + distance) & self.mask
     }
 
     /// A dynamic entry's value.
@@ -356,7 +359,7 @@ impl Slots {
             if key == EMPTY {
                 return None;
             }
-            let mask = self.slots.len() - 1;
+            let mask = self.mask;
             let from_home = at.wrapping_sub(self.home(self.hash(Key(key)))) & mask;
             if from_home >= at.wrapping_sub(hole) & mask {
                 return Some(at);
