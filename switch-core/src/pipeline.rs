@@ -131,10 +131,10 @@ pub fn forward<O: Observer>(
 ) -> Result<(), DropReason> {
     if !O::LOOKS
         && mode == Mode::Live
-        && let Some(port) = fast_path::destination(snapshot, now, frame)
+        && let Some(hop) = fast_path::hop(snapshot, now, frame)
     {
         hops.clear();
-        hops.push(Hop { port, tag: None });
+        hops.push(hop);
         return Ok(());
     }
     hops.clear();

@@ -91,11 +91,11 @@ pub(crate) struct Compiled {
     /// Neither isolation nor its security policy can object to a frame for it.
     pub(crate) is_open: bool,
     /// What [`Compiled::reaches`] compares.
-    traits: u64,
+    traits: u32,
     /// What the traits of a port must be, of those in `minded`, to get a frame from this one.
-    wanted: u64,
+    wanted: u32,
     /// Which traits this port minds.
-    minded: u64,
+    minded: u32,
     /// The number of the VLAN whose frames come and go without a tag; [`Vid::COUNT`] if there is none.
     pub(crate) untagged: u16,
     /// The configured address, as [`MacAddr::to_u64`]; 0 if there is none.
@@ -110,19 +110,19 @@ pub(crate) struct Compiled {
     pub(crate) switch: Switch,
 }
 
-/// Of [`Compiled::traits`], whose lower half are switch and untagged VLAN.
-const LIVE: u64 = 1 << 32;
-const ISOLATED: u64 = 1 << 33;
+/// Of [`Compiled::traits`], whose lowest 16 bits are the switch.
+const LIVE: u32 = 1 << 16;
+const ISOLATED: u32 = 1 << 17;
 /// No port has this one.
-const NOTHING: u64 = 1 << 34;
+const NOTHING: u32 = 1 << 18;
 
-const fn flag(is: bool, flag: u64) -> u64 {
+const fn flag(is: bool, flag: u32) -> u32 {
     if is { flag } else { 0 }
 }
 
 impl Compiled {
-    /// Whether an untagged frame from this port may leave untagged by `to`, as far as both ports' VLANs, states and
-    /// isolation go, and no other port is to see it. False if this port is disabled.
+    /// Whether a frame from this port may leave by `to`, as far as both ports' switch, states and isolation go, and no
+    /// other port is to see it. False if this port is disabled.
     #[inline(always)]
     pub(crate) const fn reaches(&self, to: &Self) -> bool {
         to.traits & self.minded == self.wanted
@@ -139,12 +139,11 @@ impl Compiled {
     }
 
     fn new(port: Port, switch: &Switch, watched: bool) -> Self {
-        let untagged = port.vlan.untagged().map_or(Vid::COUNT as u16, Vid::get);
-        let home = u64::from(port.switch.0) << 16 | u64::from(untagged);
+        let home = u32::from(port.switch.0);
         let live = port.up && port.enabled;
         // A frame that someone else wants to see too, or that may not come in, has no usual way.
         let usual = port.enabled && !watched;
-        let mut minded = u64::from(u32::MAX) | LIVE;
+        let mut minded = u32::from(u16::MAX) | LIVE;
         if port.isolated {
             minded |= ISOLATED;
         }

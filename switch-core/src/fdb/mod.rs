@@ -18,7 +18,7 @@
 //! - Every dynamic entry is in the list of its port, oldest first; static entries are in none.
 //! - Nothing is allocated after [`Fdb::new`], except by the calls that return a collection.
 //!
-//! The coarse clock ticks every 2^24 ns (about 17 ms). An entry never expires before its time, and at most three ticks late.
+//! The coarse clock ticks every 2^26 ns (about 67 ms). An entry never expires before its time, and at most three ticks late.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};

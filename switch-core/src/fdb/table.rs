@@ -23,12 +23,12 @@ const EMPTY: u64 = 0;
 /// The key of a slot that is being rewritten; no [`Key`] has this value.
 const BUSY: u64 = 1;
 
-/// The coarse clock: 2^24 ns a tick, modulo 2^32 ticks (over two years).
+/// The coarse clock: 2^26 ns a tick, modulo 2^32 ticks (over nine years).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Clock(u32);
 
 impl Clock {
-    const SHIFT: u32 = 24;
+    const SHIFT: u32 = 26;
 
     #[inline]
     pub(super) const fn at(now: Timestamp) -> Self {
@@ -41,10 +41,10 @@ impl Clock {
         u32::try_from(duration.as_nanos() >> Self::SHIFT).map_or(most, |ticks| ticks.min(most))
     }
 
-    /// Whether two ticks fall into the same 64, about a second: the grain in which entries are ordered.
+    /// Whether two ticks fall into the same 16, about a second: the grain in which entries are ordered.
     #[inline]
     pub(super) const fn is_same_second(a: u32, b: u32) -> bool {
-        (a ^ b) >> 6 == 0
+        (a ^ b) >> 4 == 0
     }
 }
 
