@@ -5,6 +5,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod descriptors;
 pub mod events;
 pub mod links;
 pub mod metrics;

@@ -29,6 +29,7 @@ use crate::config::{ValidConfig, text};
 use crate::daemon::{
     ConfigFile, Daemon, Failure, HostSettings, Kernel, NETNS_DIR, Parts, Shared, count_errors,
 };
+use crate::descriptors;
 use crate::events::{EventLog, Kind};
 use crate::links::{LinkError, Monitor};
 use crate::metrics::Metrics;
@@ -197,11 +198,13 @@ fn seed() -> u64 {
 
 /// Runs until a signal or an error ends it.
 pub async fn run(settings: Settings) -> Result<(), RunError> {
+    descriptors::raise_limit();
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let store = Store::open(&settings.state)?;
     let file = ConfigFile::new(&settings.config, &settings.state);
     let choice = choose(&settings, &file, &store)?;
     let authority = Authority::of_host();
+    // Before any port: whatever ports take, there is a way to say less.
     let socket = Socket::bind(&settings.socket, settings.socket_mode, &authority)?;
     let tcp = match &settings.metrics {
         Some(address) => Some(listen_tcp(address).await?),

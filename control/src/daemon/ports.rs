@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::Daemon;
 use crate::config::validate::{Attachment, EffectivePort, EffectiveSwitch};
+use crate::descriptors::{self, Reserve};
 use crate::events::Kind;
 use crate::links::{self, Links};
 
@@ -96,6 +97,10 @@ pub struct Kernel;
 
 impl Opener for Kernel {
     fn open(&self, spec: &DeviceSpec) -> Result<Queues, OpenError> {
+        let (_, device) = spec.netdev();
+        let _reserve = Reserve::take().map_err(|_| OpenError::Descriptors {
+            device: device.to_owned(),
+        })?;
         match spec {
             DeviceSpec::Tap(spec) => io::open_tap(spec),
             DeviceSpec::Packet(spec) => io::open_packet(spec),
@@ -192,7 +197,14 @@ impl Runtime {
 
     fn refused(&mut self, error: &OpenError, now: Instant) {
         self.attached = None;
-        self.trouble = Some(error.to_string());
+        self.trouble = Some(match error {
+            OpenError::Descriptors { .. } => format!(
+                "{error}; {} may be open, {} of them are kept for the API",
+                descriptors::limit(),
+                descriptors::RESERVED
+            ),
+            _ => error.to_string(),
+        });
         self.failures = self.failures.saturating_add(1);
         // Netlink tells when a missing netdev comes. A first refusal is not tried again at once.
         let missing = matches!(

@@ -172,6 +172,14 @@ pub enum OpenError {
         /// Name of the namespace.
         netns: String,
     },
+    /// The process has no file descriptor left for it.
+    #[error(
+        "no file descriptor is left for `{device}`; raise the limit of open files (`LimitNOFILE=` of vswitchd.service, or `ulimit -n`), or attach fewer ports"
+    )]
+    Descriptors {
+        /// Its name.
+        device: String,
+    },
     /// Anything else.
     #[error("`{device}` cannot be opened: {what}: {source}")]
     Other {
@@ -190,6 +198,7 @@ impl OpenError {
         let device = device.to_owned();
         match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::Permission { device, source },
+            Some(libc::EMFILE) => Self::Descriptors { device },
             Some(libc::EBUSY) => Self::Busy { device },
             Some(libc::ENODEV | libc::ENXIO) => Self::Missing { device },
             _ => Self::Other { device, what, source },

@@ -647,3 +647,39 @@ fn a_trace_leaves_no_trace() {
     assert_eq!(wires.lab.mac_port(&mac(66).to_string(), None), None);
     assert_eq!(wires.socket("b").drain().len(), 0);
 }
+
+#[test]
+fn ports_leave_the_api_its_descriptors() {
+    let lab = Lab::new();
+    lab.start("version: 1\nswitches: { vs0: {} }\n");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", lab.pid())).unwrap();
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .unwrap();
+    let files: Vec<&str> = files.split_whitespace().collect();
+    assert_eq!(files[0], files[1], "the soft limit is the hard one");
+
+    run("prlimit", &["--pid", &lab.pid().to_string(), "--nofile=256:256"]).ok();
+    let ports: String = (0..64)
+        .map(|n| format!("      p{n}: {{ port-group: all, tap: many{n} }}\n"))
+        .collect();
+    lab.apply(&format!(
+        "version: 1\nswitches:\n  vs0:\n    port-groups: {{ all: {{}} }}\n    ports:\n{ports}"
+    ));
+    let reason = lab.wait_down("p63");
+    assert!(
+        reason.contains("no file descriptor is left") && reason.contains("LimitNOFILE"),
+        "{reason}"
+    );
+    // Others hold their connections open, and it still answers.
+    let _held: Vec<_> = (0..32)
+        .map(|_| std::os::unix::net::UnixStream::connect(lab.path("ctl.sock")).unwrap())
+        .collect();
+    lab.apply("version: 1\nswitches: { vs0: { port-groups: { all: {} }, ports: { p63: { port-group: all, tap: many63 } } } }\n");
+    wait_until("its descriptors are there again", BOUND, || {
+        !lab.port("p63")["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("descriptor"))
+    });
+}
