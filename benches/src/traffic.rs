@@ -35,13 +35,15 @@ pub fn tcp(bench: &Bench, receiver_core: usize, streams: usize) -> Result<f64> {
 pub fn flood(bench: &Bench) -> Result<f64> {
     let [from, to] = MACS;
     host::sh_in("b", "ip link set eth0 address 02:00:00:00:00:bb")?;
+    host::sh_in("a", &format!("ip neigh replace 10.0.0.2 lladdr {to} dev eth0"))?;
+    // Frames leave one by one and complete.
+    host::sh_in("a", "ethtool -K eth0 tx off tx-udp-segmentation off")?;
     // The switch learns where both are.
     for (netns, from, to) in [("b", to, from), ("a", from, to)] {
         let mut hello = host::inside(netns, bench.bin.join("flood"));
-        host::run(hello.args(["eth0", from, to, "--frames", "1"]), SHORT)?;
+        host::run(hello.args(["--learn", "eth0", from, to]), SHORT)?;
     }
-    let mut flood = host::inside("a", bench.bin.join("flood"));
-    flood.args(["eth0", from, to]);
+    let flood = host::inside("a", bench.bin.join("flood"));
     let _flood = Background::start(&mut bench.on_traffic_core(&flood), &bench.log("flood"))?;
     host::measure_for(Duration::from_millis(300))?;
     let (begin, first) = received()?;
