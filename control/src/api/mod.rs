@@ -8,6 +8,7 @@ pub mod extract;
 pub mod handlers;
 pub mod model;
 pub mod openapi;
+mod patience;
 pub mod routes;
 pub mod server;
 #[cfg(test)]

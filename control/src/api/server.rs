@@ -1,7 +1,8 @@
-//! Listens and serves, with a bound on what clients can cost: so many connections, so long for a request's head.
-//! A client that doesn't read its answer holds its own connection and nothing else; one that may only read can't take
-//! the connections of those who may change things.
+//! Listens and serves, with a bound on what clients can cost: so many connections, so long for a request's head, so long for an
+//! answer that isn't read. One that may only read can't take the connections of those who may change things, nor all of those
+//! who may only read. A client that is turned away is told so, as long as not too many are at a time.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -11,20 +12,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures::FutureExt as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::auth::Authority;
+use super::patience::Patient;
 
 /// Connections at a time of those who may change things, and of those who may only read.
 const CONNECTIONS: usize = 64;
 
 /// Connections at a time over TCP.
 const TCP_CONNECTIONS: usize = 16;
+
+/// How many of the readers' connections one user may have.
+const READERS_CONNECTIONS: usize = 16;
+
+/// How many clients at a time are told that they are turned away; the others only see their connection end.
+const TOLD: usize = 8;
+
+/// How long such a client may take to ask, and again to read.
+const TOLD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How much of its request is read: more than a head may have.
+const TOLD_OCTETS: u64 = 1 << 20;
+
+/// How long an answer may wait for a client that doesn't read.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a client may take for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -150,8 +168,8 @@ impl Socket {
             listener,
             file: _file,
         } = self;
-        let changers = Arc::new(Semaphore::new(CONNECTIONS));
-        let readers = Arc::new(Semaphore::new(CONNECTIONS));
+        let changers = Pool::new(CONNECTIONS);
+        let mut readers = Readers::new();
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -167,19 +185,23 @@ impl Socket {
                     continue;
                 }
             };
-            let pool = if peer.may_change { &changers } else { &readers };
+            let place = if peer.may_change {
+                changers.place()
+            } else {
+                readers.place(peer.uid)
+            };
             let router = router.clone().layer(axum::Extension(peer));
-            spawn(stream, router, Arc::clone(pool).try_acquire_owned().ok());
+            spawn(stream, router, place);
         }
     }
 }
 
 /// Serves Prometheus over TCP until the task is aborted.
 pub async fn serve_tcp(listener: TcpListener, router: Router) {
-    let pool = Arc::new(Semaphore::new(TCP_CONNECTIONS));
+    let pool = Pool::new(TCP_CONNECTIONS);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => spawn(stream, router.clone(), Arc::clone(&pool).try_acquire_owned().ok()),
+            Ok((stream, _)) => spawn(stream, router.clone(), pool.place()),
             Err(error) => accept_failed(&error).await,
         }
     }
@@ -201,24 +223,152 @@ async fn accept_failed(error: &io::Error) {
     tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
-fn spawn<S>(mut stream: S, router: Router, permit: Option<OwnedSemaphorePermit>)
+/// What a connection holds while it lasts.
+enum Place {
+    /// It is served, and one of its pool and of its user.
+    Served {
+        pool: OwnedSemaphorePermit,
+        _user: Option<OwnedSemaphorePermit>,
+    },
+    /// It is turned away, and told so if not too many are.
+    TurnedAway(Option<OwnedSemaphorePermit>),
+}
+
+/// So many connections at a time.
+struct Pool {
+    served: Arc<Semaphore>,
+    told: Arc<Semaphore>,
+}
+
+impl Pool {
+    fn new(connections: usize) -> Self {
+        Self {
+            served: Arc::new(Semaphore::new(connections)),
+            told: Arc::new(Semaphore::new(TOLD)),
+        }
+    }
+
+    fn place(&self) -> Place {
+        match Arc::clone(&self.served).try_acquire_owned() {
+            Ok(pool) => Place::Served { pool, _user: None },
+            Err(_) => self.turned_away(),
+        }
+    }
+
+    fn turned_away(&self) -> Place {
+        Place::TurnedAway(Arc::clone(&self.told).try_acquire_owned().ok())
+    }
+}
+
+/// The connections of those who may only read.
+struct Readers {
+    pool: Pool,
+    /// Those of each user who has any.
+    users: HashMap<u32, Arc<Semaphore>>,
+}
+
+impl Readers {
+    fn new() -> Self {
+        Self {
+            pool: Pool::new(CONNECTIONS),
+            users: HashMap::new(),
+        }
+    }
+
+    fn place(&mut self, uid: u32) -> Place {
+        self.users
+            .retain(|_, user| user.available_permits() < READERS_CONNECTIONS);
+        let user = self
+            .users
+            .entry(uid)
+            .or_insert_with(|| Arc::new(Semaphore::new(READERS_CONNECTIONS)));
+        let Ok(own) = Arc::clone(user).try_acquire_owned() else {
+            return self.pool.turned_away();
+        };
+        match self.pool.place() {
+            Place::Served { pool, .. } => Place::Served {
+                pool,
+                _user: Some(own),
+            },
+            turned_away @ Place::TurnedAway(_) => turned_away,
+        }
+    }
+}
+
+fn spawn<S>(mut stream: S, router: Router, place: Place)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    tokio::spawn(async move {
-        let Some(_permit) = permit else {
-            // A client that does not even take this is none to wait for.
-            let _ = tokio::time::timeout(HEAD_TIMEOUT, stream.write_all(BUSY)).await;
+    let held = match place {
+        Place::Served { .. } => place,
+        Place::TurnedAway(None) => {
+            // What can't be written at once is not waited for.
+            let _ = stream.write_all(BUSY).now_or_never();
             return;
-        };
+        }
+        Place::TurnedAway(Some(permit)) => {
+            tokio::spawn(async move {
+                let _permit = permit;
+                turn_away(stream).await;
+            });
+            return;
+        }
+    };
+    tokio::spawn(async move {
+        let _held = held;
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            .serve_connection(
+                TokioIo::new(Patient::new(stream, WRITE_TIMEOUT)),
+                TowerToHyperService::new(router),
+            );
         if let Err(error) = connection.await {
             tracing::debug!("a connection ends: {error}");
         }
     });
+}
+
+/// Tells a client that it is one too many. Its request is read first, and what comes after: a client that is still writing
+/// when its connection ends sees a broken pipe in place of the answer.
+async fn turn_away<S>(stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut reader = reader.take(TOLD_OCTETS);
+    let asked = tokio::time::timeout(TOLD_TIMEOUT, read_head(&mut reader)).await;
+    if !matches!(asked, Ok(Ok(()))) {
+        return;
+    }
+    // A client that does not even take this is none to wait for.
+    let _ = tokio::time::timeout(TOLD_TIMEOUT, async {
+        writer.write_all(BUSY).await?;
+        writer.shutdown().await?;
+        tokio::io::copy(&mut reader, &mut tokio::io::sink()).await
+    })
+    .await;
+}
+
+/// Reads until the empty line that ends a request's head, or the end.
+async fn read_head(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    const END: &[u8] = b"\r\n\r\n";
+    let mut buffer = [0; 4096];
+    let mut filled = 0;
+    loop {
+        let count = reader.read(&mut buffer[filled..]).await?;
+        filled += count;
+        let seen = &buffer[..filled];
+        if count == 0 || seen.windows(END.len()).any(|octets| octets == END) {
+            return Ok(());
+        }
+        if filled == buffer.len() {
+            // The end may come in two pieces.
+            let kept = END.len() - 1;
+            buffer.copy_within(filled - kept.., 0);
+            filled = kept;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -234,6 +384,43 @@ mod tests {
             .find_map(|line| line.strip_prefix("content-length: "));
         assert_eq!(length.unwrap().parse::<usize>().unwrap(), body.len());
         serde_json::from_str::<super::super::model::ApiError>(body).unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_is_turned_away_is_told_so_after_its_request() {
+        let (mut client, server) = tokio::net::UnixStream::pair().unwrap();
+        let turned_away = tokio::spawn(turn_away(server));
+        // More than the socket holds, so that a daemon that doesn't read it would break the connection.
+        let body = vec![b' '; 900_000];
+        let head = format!(
+            "PUT /v1/config HTTP/1.1\r\nhost: x\r\nx-filler: {}\r\ncontent-length: {}\r\n\r\n",
+            "y".repeat(4096),
+            body.len()
+        );
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(&body).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, BUSY);
+        drop(client);
+        turned_away.await.unwrap();
+    }
+
+    #[test]
+    fn one_user_cannot_take_all_connections_of_readers() {
+        let mut readers = Readers::new();
+        let served = |place: &Place| matches!(place, Place::Served { .. });
+        let mut held: Vec<Place> = (0..READERS_CONNECTIONS).map(|_| readers.place(1000)).collect();
+        assert!(held.iter().all(served));
+        assert!(!served(&readers.place(1000)));
+        for uid in 1001..1004 {
+            held.extend((0..READERS_CONNECTIONS).map(|_| readers.place(uid)));
+        }
+        assert!(held.iter().all(served));
+        assert!(!served(&readers.place(1004)), "all of the pool are taken");
+        held.clear();
+        assert!(served(&readers.place(1000)));
+        assert_eq!(readers.users.len(), 1, "who has no connection is forgotten");
     }
 
     #[tokio::test]
