@@ -7,7 +7,9 @@
 //! and so is promiscuity, which the kernel undoes itself.
 //!
 //! The setting survives the process, so it is written down in the state directory before it is made: after a `kill -9`
-//! the next start puts it back first.
+//! the next start puts it back first. A netdev is known by its index, which another one may have after the machine has
+//! started again; so the record names the boot (random(4), boot_id), and one of another boot counts for nothing: the setting
+//! went with that boot's netdevs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,6 +31,13 @@ struct Found {
     disable_ipv6: String,
 }
 
+/// What is written down.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Record {
+    boot: String,
+    found: BTreeMap<String, Found>,
+}
+
 /// The settings that were changed, by netdev.
 #[derive(Debug)]
 pub struct HostSettings {
@@ -36,6 +45,8 @@ pub struct HostSettings {
     proc: PathBuf,
     /// Where they are written down.
     record: PathBuf,
+    /// Of this boot; empty where /proc doesn't tell.
+    boot: String,
     found: BTreeMap<String, Found>,
 }
 
@@ -47,11 +58,21 @@ impl HostSettings {
 
     fn recover_at(proc: PathBuf, state: &Path) -> Self {
         let record = state.join("host-settings.json");
+        let boot = fs::read_to_string(proc.join("sys/kernel/random/boot_id"))
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default();
         let found = fs::read(&record)
             .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
-        let mut settings = Self { proc, record, found };
+            .and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok())
+            .filter(|record| !boot.is_empty() && record.boot == boot)
+            .unwrap_or_default()
+            .found;
+        let mut settings = Self {
+            proc,
+            record,
+            boot,
+            found,
+        };
         settings.restore_all();
         settings
     }
@@ -148,7 +169,11 @@ impl HostSettings {
     }
 
     fn write_down(&self) -> io::Result<()> {
-        let text = serde_json::to_vec(&self.found).map_err(io::Error::other)?;
+        let record = Record {
+            boot: self.boot.clone(),
+            found: self.found.clone(),
+        };
+        let text = serde_json::to_vec(&record).map_err(io::Error::other)?;
         let new = self.record.with_extension("new");
         fs::write(&new, text)?;
         fs::rename(&new, &self.record)
@@ -177,6 +202,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("sys/net/ipv6/conf/eth1")).unwrap();
         fs::create_dir_all(dir.path().join("net")).unwrap();
+        fs::create_dir_all(dir.path().join("sys/kernel/random")).unwrap();
+        fs::write(dir.path().join("sys/kernel/random/boot_id"), "boot 1\n").unwrap();
         fs::write(dir.path().join("net/if_inet6"), addresses).unwrap();
         fs::write(dir.path().join("sys/net/ipv6/conf/eth1/disable_ipv6"), "0\n").unwrap();
         let mut links = Links::default();
@@ -209,6 +236,18 @@ mod tests {
         std::mem::forget(settings);
         let _next = HostSettings::recover_at(dir.path().to_owned(), dir.path());
         assert_eq!(value(&dir), "0");
+    }
+
+    #[test]
+    fn what_was_found_in_another_boot_counts_for_nothing() {
+        let (dir, links) = world("");
+        let mut settings = HostSettings::recover_at(dir.path().to_owned(), dir.path());
+        settings.take(&spec("eth1"), &links);
+        std::mem::forget(settings);
+        fs::write(dir.path().join("sys/kernel/random/boot_id"), "boot 2\n").unwrap();
+        let _next = HostSettings::recover_at(dir.path().to_owned(), dir.path());
+        assert_eq!(value(&dir), "1", "it is another netdev's now");
+        assert!(!dir.path().join("host-settings.json").exists());
     }
 
     #[test]
