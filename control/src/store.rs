@@ -12,11 +12,13 @@
 //!
 //! Thread rule: all methods may be called from any thread; commits wait for each other.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use redb::backends::InMemoryBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
@@ -36,6 +38,15 @@ const CACHE: usize = 4 << 20;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const GENERATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("generations");
+
+thread_local! {
+    static CHECKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread looks at a database that may be damaged: a panic is an answer then, and no defect to log.
+pub fn is_checking() -> bool {
+    CHECKING.get()
+}
 
 /// The store cannot be opened, read or written. Says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +90,31 @@ pub enum StoreError {
         path: PathBuf,
         /// Its format.
         found: u64,
+    },
+    /// A commit failed, and what it left cannot be looked at.
+    #[error(
+        "{what}; nor can the state be opened again ({again}): generation {last} is in force, but until a later change is stored the next start may take up this one"
+    )]
+    Doubt {
+        /// Why the commit failed.
+        what: String,
+        /// Why the state cannot be opened again.
+        again: String,
+        /// The last generation that is known to be stored.
+        last: u64,
+    },
+    /// Something else is where the state belongs.
+    #[error(
+        "the state `{}` is {what}, not a {wanted}; put that right, or give vswitchd a state directory of its own with --state",
+        path.display()
+    )]
+    NotThere {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        what: String,
+        /// What belongs there.
+        wanted: &'static str,
     },
     /// Any other error of the operating system or the database.
     #[error("the state `{}` cannot be {doing}: {what}", path.display())]
@@ -170,6 +206,8 @@ pub struct Store {
     /// use does.
     database: Mutex<Option<Database>>,
     keep: Keep,
+    /// The last generation whose commit has not failed.
+    last: AtomicU64,
     lock: Mutex<File>,
 }
 
@@ -188,12 +226,16 @@ impl Store {
     }
 
     fn open_with(dir: &Path, keep: Keep) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(|error| os_error(dir, "made", &error))?;
+        std::fs::create_dir_all(dir)
+            .map_err(|error| not_there(dir, "directory").unwrap_or_else(|| os_error(dir, "made", &error)))?;
         let mut lock = lock(dir)?;
         let path = dir.join("vswitch.redb");
         match std::fs::metadata(&path) {
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(dir, &path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match not_there(&path, "file") {
+                Some(error) => return Err(error),
+                None => create(dir, &path)?,
+            },
             Err(error) => return Err(os_error(&path, "read", &error)),
         }
         let witness = witnessed(&mut lock);
@@ -205,11 +247,13 @@ impl Store {
             path,
             database: Mutex::new(Some(database)),
             keep,
+            last: AtomicU64::new(u64::MAX),
             lock: Mutex::new(lock),
         };
         let last = store
             .current()?
             .map_or(0, |generation| generation.summary.generation);
+        store.last.store(last, Relaxed);
         store.witness(last);
         Ok(store)
     }
@@ -236,9 +280,22 @@ impl Store {
             doing: "written",
             what: error.to_string(),
         })?;
-        let generation = self
-            .write(&row)
-            .map_err(|error| database_error(&self.path, "written", error))?;
+        let generation = match self.write(&row) {
+            Ok(generation) => generation,
+            Err(error) => {
+                let error = database_error(&self.path, "written", error);
+                // Opens the database again, which takes back what may have been stored all the same.
+                return Err(match self.with(|_| Ok(())) {
+                    Ok(()) => error,
+                    Err(again) => StoreError::Doubt {
+                        what: error.to_string(),
+                        again: again.to_string(),
+                        last: self.last.load(Relaxed),
+                    },
+                });
+            }
+        };
+        self.last.store(generation, Relaxed);
         self.witness(generation);
         Ok(generation)
     }
@@ -261,7 +318,11 @@ impl Store {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let database = match slot.take() {
             Some(database) => database,
-            None => builder().open(&self.path)?,
+            None => {
+                let database = builder().open(&self.path)?;
+                take_back(&database, self.last.load(Relaxed))?;
+                database
+            }
         };
         let result = work(&database);
         if !matches!(result, Err(redb::Error::Io(_) | redb::Error::PreviousIo)) {
@@ -376,10 +437,54 @@ impl Store {
     }
 }
 
+/// Removes what came after the generation `last`: a commit may fail at its last step and be on the disk nevertheless, and the next
+/// start would take up what nobody was told of.
+fn take_back(database: &Database, last: u64) -> Result<(), redb::Error> {
+    let newest = read(database, |meta, _| {
+        Ok(meta.get("last")?.map_or(0, |newest| newest.value()))
+    })?;
+    if newest <= last {
+        return Ok(());
+    }
+    let transaction = database.begin_write()?;
+    {
+        transaction.open_table(META)?.insert("last", last)?;
+        transaction
+            .open_table(GENERATIONS)?
+            .retain_in(last + 1.., |_, _| false)?;
+    }
+    transaction.commit()?;
+    tracing::warn!(
+        "generation {newest} was stored although its commit failed, and was taken back; {last} is the last one"
+    );
+    Ok(())
+}
+
 fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE);
     builder
+}
+
+/// What is at a path that cannot be made or is not found, if that is the reason.
+fn not_there(path: &Path, wanted: &'static str) -> Option<StoreError> {
+    let kind = std::fs::symlink_metadata(path).ok()?.file_type();
+    let what = if kind.is_symlink() {
+        let target = std::fs::read_link(path).ok()?;
+        match std::fs::metadata(path) {
+            Ok(_) => format!("a symbolic link to the file `{}`", target.display()),
+            Err(_) => format!("a symbolic link to `{}`, which is not there", target.display()),
+        }
+    } else if kind.is_dir() {
+        return None;
+    } else {
+        "a file".to_owned()
+    };
+    Some(StoreError::NotThere {
+        path: path.to_owned(),
+        what,
+        wanted,
+    })
 }
 
 /// Takes the lock of a state directory, which ends with the file.
@@ -462,7 +567,9 @@ fn check(path: &Path, witness: u64) -> Result<(), StoreError> {
         return Err(damaged(path, "it is far too large".to_owned()));
     }
     // redb asserts what it relies on; on a damaged file an assertion may fail before a checksum does.
+    CHECKING.set(true);
     let checked = catch_unwind(AssertUnwindSafe(|| inspect(&bytes)));
+    CHECKING.set(false);
     let (format, last) = match checked {
         Ok(Ok(seen)) => seen,
         Ok(Err(what)) => return Err(damaged(path, what)),
@@ -600,6 +707,51 @@ mod tests {
         assert_eq!(kept(&store), [5, 4, 3]);
         assert!(store.get(2).unwrap().is_none());
         assert!(store.get(3).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_no_state_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let says = |path: &Path, words: &str| {
+            let error = Store::open(path).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        says(&file, "is a file, not a directory");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/nonexistent/state", &link).unwrap();
+        says(
+            &link,
+            "a symbolic link to `/nonexistent/state`, which is not there",
+        );
+        let state = dir.path().join("state");
+        std::fs::create_dir(&state).unwrap();
+        std::os::unix::fs::symlink("/nonexistent/db", state.join("vswitch.redb")).unwrap();
+        says(&state, "a symbolic link to `/nonexistent/db`, which is not there");
+        assert!(state.join("vswitch.redb").is_symlink(), "it is left as it is");
+    }
+
+    #[test]
+    fn what_was_told_to_have_failed_is_not_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        commit(&store, 10);
+        let full = || redb::Error::Io(io::Error::from(io::ErrorKind::StorageFull));
+        let written = store.with(|database| {
+            store.write_to(
+                database,
+                br#"{"time":0,"author":"","comment":"","changes":0,"config":0}"#,
+            )?;
+            Err::<(), _>(full())
+        });
+        assert!(written.is_err());
+        assert_eq!(kept(&store), [1]);
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(kept(&store), [1]);
+        commit(&store, 10);
+        assert_eq!(kept(&store), [2, 1]);
     }
 
     #[test]

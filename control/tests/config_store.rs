@@ -148,7 +148,7 @@ fn a_state_directory_that_is_a_file_is_named() {
     let path = dir.path().join("state");
     std::fs::write(&path, b"").unwrap();
     let error = Store::open(&path).unwrap_err();
-    assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::NotThere { .. }), "{error:?}");
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
 }
 
