@@ -13,6 +13,7 @@ mod apply;
 mod edit;
 mod file;
 mod host;
+mod moves;
 mod ports;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -36,6 +37,7 @@ pub use self::ports::{DeviceSpec, Kernel, NETNS_DIR, Opener};
 pub use self::views::TraceError;
 
 use self::apply::Pending;
+use self::moves::{Move, MoveLog, Told};
 use self::ports::Runtime;
 use crate::api::model::Problem;
 use crate::config::validate::WorkerPlan;
@@ -48,12 +50,6 @@ use crate::store::{Generation, NewGeneration, Store, StoreError, Summary};
 /// How often MAC addresses that nobody uses any more are taken out of the tables (lookups look at the age themselves;
 /// this only frees the room), and namespaces named by a path are looked at.
 pub const SWEEP: Duration = Duration::from_secs(30);
-
-/// How many MAC moves are listed as events in one [`MOVE_WINDOW`].
-const MOVES_LISTED: u32 = 10;
-
-/// See [`MOVES_LISTED`].
-const MOVE_WINDOW: Duration = Duration::from_secs(1);
 
 /// Why the daemon does not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -220,7 +216,10 @@ impl Daemon {
     pub fn deadline(&self) -> Instant {
         let retries = self.ports.values().filter_map(Runtime::retry_at);
         let confirm = self.pending.as_ref().map(|pending| pending.deadline);
-        retries.chain(confirm).fold(self.next_sweep, Ord::min)
+        retries
+            .chain(confirm)
+            .chain(self.moves.deadline())
+            .fold(self.next_sweep, Ord::min)
     }
 
     /// Does what is due: goes back from an unconfirmed configuration, opens devices again, sweeps the MAC tables.
@@ -232,6 +231,9 @@ impl Daemon {
             .is_some_and(|pending| pending.deadline <= now)
         {
             self.expire();
+        }
+        for told in self.moves.take_due(now) {
+            self.tell_move(told);
         }
         self.reconcile(now);
         if self.next_sweep <= now {
@@ -273,16 +275,9 @@ impl Daemon {
         while let Some(event) = self.datapath.try_event() {
             match event {
                 Event::MacMoved { vid, mac, from, to } => {
-                    if let Some(unlisted) = self.moves.listed(now) {
-                        let mut message = format!(
-                            "{mac} in VLAN {vid} moved from {} to {}",
-                            self.port_name(from),
-                            self.port_name(to)
-                        );
-                        if unlisted > 0 {
-                            message += &format!(" (and {unlisted} other moves before)");
-                        }
-                        self.tell(Kind::MacMoved, Some(to), message);
+                    let moved = Move { vid, mac, from, to };
+                    if let Some(told) = self.moves.moved(now, moved) {
+                        self.tell_move(told);
                     }
                 }
                 Event::PortFailed { port, errno } => {
@@ -299,6 +294,8 @@ impl Daemon {
                 }
             }
         }
+        // A window of moves may have begun.
+        self.wake.notify_one();
         let lost = self.datapath.lost_events();
         if lost > self.lost_events {
             let message = format!("{} events of the workers were lost", lost - self.lost_events);
@@ -308,6 +305,44 @@ impl Daemon {
         if failed {
             self.reconcile(now);
         }
+    }
+
+    fn tell_move(&self, told: Told) {
+        let seconds = moves::WINDOW.as_secs();
+        let (moved, message) = match told {
+            Told::First(moved) => {
+                let (from, to) = (self.port_name(moved.from), self.port_name(moved.to));
+                (
+                    moved,
+                    format!("{} in VLAN {} moved from {from} to {to}", moved.mac, moved.vid),
+                )
+            }
+            Told::More(moved, count) => {
+                let (from, to) = (self.port_name(moved.from), self.port_name(moved.to));
+                let times = if count == 1 {
+                    "once"
+                } else {
+                    &format!("{count} times")
+                };
+                (
+                    moved,
+                    format!(
+                        "{} in VLAN {} moved {times} in {seconds} s between {from} and {to}",
+                        moved.mac, moved.vid
+                    ),
+                )
+            }
+            Told::Others(moved, count) => (
+                moved,
+                format!(
+                    "other addresses moved in {seconds} s (moves seen: {count}), the last to {}: {} in VLAN {}",
+                    self.port_name(moved.to),
+                    moved.mac,
+                    moved.vid
+                ),
+            ),
+        };
+        self.tell(Kind::MacMoved, Some(moved.to), message);
     }
 
     fn tell(&self, kind: Kind, port: Option<PortId>, message: String) {
@@ -365,32 +400,5 @@ impl Daemon {
         self.ports.clear();
         self.publish(Vec::new());
         self.host.restore_all();
-    }
-}
-
-/// Keeps a storm of MAC moves from washing everything else out of the event log.
-#[derive(Debug, Default)]
-struct MoveLog {
-    window: Option<Instant>,
-    listed: u32,
-    unlisted: u64,
-}
-
-impl MoveLog {
-    /// Whether a move is to be listed, and how many were not before it.
-    fn listed(&mut self, now: Instant) -> Option<u64> {
-        if self
-            .window
-            .is_none_or(|start| now.duration_since(start) >= MOVE_WINDOW)
-        {
-            self.window = Some(now);
-            self.listed = 0;
-        }
-        if self.listed == MOVES_LISTED {
-            self.unlisted += 1;
-            return None;
-        }
-        self.listed += 1;
-        Some(std::mem::take(&mut self.unlisted))
     }
 }
