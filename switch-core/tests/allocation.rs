@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::alloc::System;
 use std::sync::Arc;
 
 use common::{ACCEPT, AGEING, Bench, REJECT, frame, mac, port, tagged, trunk, vid};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use switch_core::addr::MacAddr;
 use switch_core::fdb::Fdb;
 use switch_core::security::SecurityPolicy;
@@ -14,44 +14,15 @@ use switch_core::snapshot::{MacLimit, Overflow, Port, Switch};
 use switch_core::time::Timestamp;
 use switch_core::vlan::VlanPolicy;
 
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise is the same.
-        unsafe { System.realloc(block, layout, size) }
-    }
-}
-
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-fn allocations(action: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.with(Cell::get);
+/// The allocator counts for the whole process: this file has one test, so that no other disturbs it.
+fn allocations(action: impl FnOnce()) -> usize {
+    let region = Region::new(ALLOCATOR);
     action();
-    ALLOCATIONS.with(Cell::get) - before
-}
-
-#[test]
-fn the_counter_counts() {
-    assert!(allocations(|| drop(std::hint::black_box(vec![1_u8]))) > 0);
+    let change = region.change();
+    change.allocations + change.reallocations
 }
 
 #[test]
@@ -115,6 +86,8 @@ fn a_frame_allocates_nothing() {
         }
     });
     assert_eq!(count, 0);
+    // The counter counts.
+    assert!(allocations(|| drop(std::hint::black_box(vec![1_u8]))) > 0);
     assert!(
         forwarded > 1000 && dropped > 500,
         "{forwarded} forwarded, {dropped} dropped"
