@@ -8,6 +8,7 @@ pub mod packet;
 pub mod packet_ring;
 pub mod poll;
 pub mod tun;
+pub mod xdp;
 
 use std::io;
 

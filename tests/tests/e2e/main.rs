@@ -2,6 +2,7 @@
 
 mod capture;
 mod config;
+mod device;
 mod fdb;
 mod harness;
 mod hostile;

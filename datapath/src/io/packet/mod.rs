@@ -2,16 +2,21 @@
 //!
 //! The socket sees what the device receives and sends what the device transmits; `PACKET_VNET_HDR` keeps super-frames and
 //! partial checksums whole both ways, and a VLAN tag that the kernel took off is put back. Ordinary frames arrive in
-//! a shared ring, longer ones by system calls in batches, and all leave by system calls in batches. The host's own stack is kept
+//! a shared ring, longer ones by system calls in batches; plain short frames leave by [`direct`], all others by system calls in
+//! batches. The host's own stack is kept
 //! out by a filter behind the socket (`sys::bpf`), and promiscuous mode is the socket's membership: both end with
 //! the descriptors, however the process ends.
+
+mod direct;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use switch_core::offload::Capabilities;
+use switch_core::offload::{Capabilities, Checksum};
 use switch_core::verdict::DropReason;
+
+use direct::DirectSender;
 
 use super::{BATCH_OCTETS, OpenError, Outgoing, PacketSpec, Queue, SendFailure, vnet};
 use crate::frame::{Frame, weight};
@@ -27,6 +32,8 @@ struct PacketQueue {
     socket: Socket,
     /// Sends the super-frames that the device can't take.
     queueing: Socket,
+    /// Sends plain short frames, if the device's queue is free for it.
+    direct: Option<DirectSender>,
     ring: Ring,
     capabilities: Capabilities,
     /// Empty chunks for the next receive.
@@ -68,7 +75,7 @@ pub fn open(spec: &PacketSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
     };
     let mut fanout = None;
     let mut queues: Vec<Box<dyn Queue>> = Vec::with_capacity(spec.queues);
-    for _ in 0..spec.queues {
+    for queue in 0..spec.queues {
         let socket = Socket::open(interface).map_err(error("opening an AF_PACKET socket"))?;
         socket.set_buffers(BUFFER);
         let queueing = Socket::open_queueing(interface).map_err(error("opening an AF_PACKET socket"))?;
@@ -83,9 +90,14 @@ pub fn open(spec: &PacketSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
                     .map_err(error("joining the fanout group"))?,
             );
         }
+        // Without it (another program has the device's queue, there are more workers than queues) it goes slower.
+        let direct = DirectSender::open(interface, queue as u32)
+            .inspect_err(|error| tracing::debug!(device = spec.device, queue, %error, "no direct sending"))
+            .ok();
         queues.push(Box::new(PacketQueue {
             socket,
             queueing,
+            direct,
             ring,
             capabilities,
             spare: Vec::with_capacity(BATCH),
@@ -148,8 +160,54 @@ impl Queue for PacketQueue {
 
     fn transmit(&mut self, batch: &mut [Frame], outgoing: &mut [Outgoing]) {
         for item in outgoing.iter() {
+            batch[usize::from(item.frame)].retag(item.tag);
+        }
+        let mut rest = outgoing;
+        while !rest.is_empty() {
+            let run = rest.iter().take_while(|item| is_plain(batch, item)).count();
+            let sent = self.send_direct(batch, &rest[..run]);
+            rest = &mut rest[sent..];
+            // What the direct way had no room for, or the next frames that are not plain.
+            let run = if sent < run {
+                run - sent
+            } else {
+                rest.iter().take_while(|item| !is_plain(batch, item)).count()
+            };
+            let (messages, others) = rest.split_at_mut(run);
+            self.send_messages(batch, messages);
+            rest = others;
+        }
+    }
+
+    fn readiness(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn take_kernel_drops(&mut self) -> u64 {
+        self.socket.take_kernel_drops().into()
+    }
+}
+
+impl PacketQueue {
+    /// Sends plain frames the direct way. Returns how many went before the first that has to be sent by messages.
+    fn send_direct(&mut self, batch: &[Frame], outgoing: &[Outgoing]) -> usize {
+        let Some(direct) = &mut self.direct else { return 0 };
+        if outgoing.is_empty() {
+            return 0;
+        }
+        let frames = outgoing.iter().map(|item| batch[usize::from(item.frame)].bytes());
+        // The device is down or gone: the messages will say so.
+        direct.send(frames).unwrap_or(0)
+    }
+
+    /// Sends frames of all kinds as messages.
+    fn send_messages(&mut self, batch: &mut [Frame], outgoing: &mut [Outgoing]) {
+        for item in outgoing.iter() {
             let frame = &mut batch[usize::from(item.frame)];
-            frame.retag(item.tag);
             let header = vnet::encode(&frame.offload);
             frame.with_header(&header);
         }
@@ -185,20 +243,6 @@ impl Queue for PacketQueue {
         }
     }
 
-    fn readiness(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.capabilities
-    }
-
-    fn take_kernel_drops(&mut self) -> u64 {
-        self.socket.take_kernel_drops().into()
-    }
-}
-
-impl PacketQueue {
     /// Receives `count` frames from the socket's queue.
     fn receive_queued(&mut self, pool: &mut Pool, batch: &mut Vec<Frame>, count: usize) -> io::Result<()> {
         if count == 0 {
@@ -229,6 +273,14 @@ impl PacketQueue {
         }
         result
     }
+}
+
+/// Whether a frame has nothing that must travel beside it, and may be sent the direct way.
+fn is_plain(batch: &[Frame], item: &Outgoing) -> bool {
+    let frame = &batch[usize::from(item.frame)];
+    frame.len() <= DirectSender::LONGEST
+        && frame.offload.gso.is_none()
+        && !matches!(frame.offload.checksum, Checksum::Partial { .. })
 }
 
 fn is_super(batch: &[Frame], item: &Outgoing) -> bool {
