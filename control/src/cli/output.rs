@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 
 use clap::ValueEnum;
 use ratatui::crossterm::style::{Attribute, Color, ContentStyle, StyledContent};
+use ratatui::crossterm::terminal::window_size;
 use serde::Serialize;
 
 use super::error::CliError;
@@ -26,6 +27,12 @@ pub(crate) fn colour_wanted(terminal: bool) -> bool {
     terminal && !no_colour && !dumb
 }
 
+/// Columns of the terminal, where it knows them.
+fn terminal_width() -> Option<usize> {
+    let size = window_size().ok()?;
+    Some(usize::from(size.columns)).filter(|columns| *columns > 0)
+}
+
 /// How a piece of text stands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ink {
@@ -41,16 +48,30 @@ pub(crate) enum Ink {
     Notable,
 }
 
-/// Paints text, or leaves it as it is.
+/// What the text is shown on: whether it takes colour, and where its edge is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paint {
     colour: bool,
+    width: Option<usize>,
 }
 
 impl Paint {
     /// Paints only if `colour`.
     pub(crate) fn new(colour: bool) -> Self {
-        Self { colour }
+        Self { colour, width: None }
+    }
+
+    /// The same on a terminal with so many columns.
+    pub(crate) fn within(self, width: usize) -> Self {
+        Self {
+            width: Some(width),
+            ..self
+        }
+    }
+
+    /// Columns of the terminal; `None` where lines may be as long as they are, as in a pipe or a file.
+    pub(crate) fn width(self) -> Option<usize> {
+        self.width
     }
 
     /// Whether anything is painted at all.
@@ -87,10 +108,12 @@ impl Output {
     /// Standard output.
     pub(crate) fn stdout(format: Format) -> Self {
         let terminal = io::stdout().is_terminal();
+        let paint = Paint::new(colour_wanted(terminal));
+        let width = terminal.then(terminal_width).flatten();
         Self {
             writer: io::BufWriter::new(Box::new(io::stdout())),
             format,
-            paint: Paint::new(colour_wanted(terminal)),
+            paint: width.map_or(paint, |width| paint.within(width)),
             terminal,
         }
     }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::error::CliError;
 use super::output::{Ink, Output, Paint};
+use super::table::{columns, wrap};
 use crate::api::model::{PortRow, PortState, Tree, TreeGroup, TreeSwitch, Version};
 
 /// `show`
@@ -39,9 +40,9 @@ fn render_switch(out: &mut String, switch: &TreeSwitch, generation: u64, paint: 
     // Columns stand under each other across all groups of the switch.
     let ports = || switch.groups.iter().flat_map(|group| &group.ports);
     let widths = Widths {
-        name: ports().map(|port| width(&port.name)).max().unwrap_or(0),
-        device: ports().map(|port| width(&device(port))).max().unwrap_or(0),
-        state: ports().map(|port| width(state_word(port))).max().unwrap_or(0),
+        name: ports().map(|port| columns(&port.name)).max().unwrap_or(0),
+        device: ports().map(|port| columns(&device(port))).max().unwrap_or(0),
+        state: ports().map(|port| columns(state_word(port))).max().unwrap_or(0),
     };
     for (number, group) in switch.groups.iter().enumerate() {
         let last = number + 1 == switch.groups.len();
@@ -55,12 +56,8 @@ struct Widths {
     state: usize,
 }
 
-fn width(text: &str) -> usize {
-    text.chars().count()
-}
-
 fn pad(text: &str, to: usize) -> String {
-    format!("{text}{}", " ".repeat(to.saturating_sub(width(text))))
+    format!("{text}{}", " ".repeat(to.saturating_sub(columns(text))))
 }
 
 fn device(port: &PortRow) -> String {
@@ -90,31 +87,45 @@ fn render_group(out: &mut String, group: &TreeGroup, last: bool, widths: &Widths
         out.push('\n');
     }
     for (number, port) in group.ports.iter().enumerate() {
-        let branch = if number + 1 == group.ports.len() {
-            "└─ "
+        let (branch, below) = if number + 1 == group.ports.len() {
+            ("└─ ", "   ")
         } else {
-            "├─ "
+            ("├─ ", "│  ")
         };
-        out.push_str(&paint.paint(Ink::Dim, &format!("{trunk}{branch}")));
-        let (state, reason) = match port.state {
-            PortState::Up => (Ink::Good, String::new()),
-            PortState::Down => (Ink::Bad, port.reason.clone().unwrap_or_default()),
+        let (ink, reason) = match port.state {
+            PortState::Up => (Ink::Good, ""),
+            PortState::Down => (Ink::Bad, port.reason.as_deref().unwrap_or_default()),
         };
-        let state = paint.paint(state, &pad(state_word(port), widths.state));
+        let name = pad(&port.name, widths.name);
+        let device = pad(&device(port), widths.device);
+        let state = pad(state_word(port), widths.state);
         let mac = port.mac.map_or_else(|| pad("-", 17), |mac| mac.to_string());
+        let vlan = if port.vlan == group.vlan {
+            String::new()
+        } else {
+            format!("  {}", vlan(&port.vlan))
+        };
+        let plain = format!("{trunk}{branch}{name}  {device}  {state}  {mac}{vlan}  {reason}");
+        let fits = paint.width().is_none_or(|edge| columns(&plain) <= edge);
+        out.push_str(&paint.paint(Ink::Dim, &format!("{trunk}{branch}")));
         let mut line = format!(
-            "{}  {}  {state}  {mac}",
-            pad(&port.name, widths.name),
-            paint.paint(Ink::Dim, &pad(&device(port), widths.device)),
+            "{name}  {}  {}  {mac}{vlan}",
+            paint.paint(Ink::Dim, &device),
+            paint.paint(ink, &state),
         );
-        if port.vlan != group.vlan {
-            line.push_str(&format!("  {}", vlan(&port.vlan)));
-        }
-        if !reason.is_empty() {
-            line.push_str(&format!("  {}", paint.paint(Ink::Bad, &reason)));
+        if fits && !reason.is_empty() {
+            line.push_str(&format!("  {}", paint.paint(Ink::Bad, reason)));
         }
         out.push_str(line.trim_end());
         out.push('\n');
+        if let Some(edge) = paint.width().filter(|_| !fits) {
+            let branches = format!("{trunk}{below}  ");
+            for line in wrap(reason, edge.saturating_sub(columns(&branches))) {
+                out.push_str(&paint.paint(Ink::Dim, &branches));
+                out.push_str(&paint.paint(Ink::Bad, &line));
+                out.push('\n');
+            }
+        }
     }
 }
 
@@ -220,6 +231,20 @@ vs0  mtu 1500, 2 of 32768 MAC addresses, generation 7
 └─ empty  no vlan
    └─ no ports
 "
+        );
+    }
+
+    #[test]
+    fn a_reason_that_does_not_fit_stands_below() {
+        let text = render(&tree(), Paint::new(false).within(64));
+        assert!(
+            text.contains(
+                "
+│  ├─ database  tap vnet2  down  -
+│  │    no device `vnet2`
+│  └─ fw "
+            ),
+            "{text}"
         );
     }
 

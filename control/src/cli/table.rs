@@ -1,10 +1,17 @@
-//! Tables for people: a line of headings, columns two spaces apart, numbers to the right, no rules.
+//! Tables for people: a line of headings, columns two spaces apart, numbers to the right, no rules. On a terminal the
+//! sentences of the last column are wrapped at its edge, so that the columns before stay under each other.
 
 use tabled::builder::Builder;
 use tabled::settings::object::{Columns, Rows};
 use tabled::settings::{Alignment, Color, Modify, Padding, Style};
 
 use super::output::{Ink, Paint};
+
+/// Spaces between two columns.
+const GAP: usize = 2;
+
+/// A last column narrower than this would be a tower of single words; the terminal breaks the lines instead.
+const NARROWEST: usize = 16;
 
 /// How a column stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +70,20 @@ impl Table {
         self.rows.push(cells.into());
     }
 
+    /// The columns that the last one has on a terminal of `width` columns; `None` if it is not to be wrapped.
+    fn room(&self, width: usize) -> Option<usize> {
+        let (_, others) = self.columns.split_last()?;
+        let taken: usize = others
+            .iter()
+            .enumerate()
+            .map(|(column, (name, _))| {
+                let cells = self.rows.iter().map(|row| columns(&row[column].text));
+                cells.fold(columns(name), Ord::max) + GAP
+            })
+            .sum();
+        width.checked_sub(taken).filter(|room| *room >= NARROWEST)
+    }
+
     /// The table as text; an empty one as `none`, so that nobody takes it for an answer cut off.
     pub(crate) fn render(&self, none: &str, paint: Paint) -> String {
         if self.rows.is_empty() {
@@ -70,11 +91,16 @@ impl Table {
         }
         let mut builder = Builder::default();
         builder.push_record(self.columns.iter().map(|(name, _)| *name));
+        let room = paint.width().and_then(|width| self.room(width));
+        let last = self.columns.len() - 1;
         for row in &self.rows {
-            builder.push_record(row.iter().map(|cell| cell.text.as_str()));
+            builder.push_record(row.iter().enumerate().map(|(column, cell)| match room {
+                Some(room) if column == last => wrap(&cell.text, room).join("\n"),
+                _ => cell.text.clone(),
+            }));
         }
         let mut table = builder.build();
-        table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
+        table.with(Style::empty()).with(Padding::new(0, GAP, 0, 0));
         for (column, (_, align)) in self.columns.iter().enumerate() {
             if *align == Align::Right {
                 table.with(Modify::new(Columns::one(column)).with(Alignment::right()));
@@ -97,6 +123,26 @@ impl Table {
         }
         text
     }
+}
+
+/// How many columns a text takes.
+pub(super) fn columns(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// Breaks text into lines of at most `width` columns, or one word: a longer word may be a name or a command to copy.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if columns(line) + 1 + columns(word) <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn colour(ink: Ink) -> Color {
@@ -127,6 +173,26 @@ mod tests {
             "PORT           BYTES  STATE\nvm1          1234567  up\na-long-name        7\n"
         );
         assert!(table.render("none", Paint::new(true)).contains("\u{1b}[32mup"));
+    }
+
+    #[test]
+    fn a_long_last_column_is_wrapped_on_a_terminal() {
+        let mut table = Table::new(&[("PORT", Align::Left), ("REASON", Align::Left)]);
+        table.row(["vm1".into(), "there is no device `eth1`".into()]);
+        table.row(["vm2".into(), "".into()]);
+        let plain = Paint::new(false);
+        assert_eq!(
+            table.render("none", plain.within(23)),
+            "PORT  REASON\nvm1   there is no\n      device `eth1`\nvm2\n"
+        );
+        let whole = "PORT  REASON\nvm1   there is no device `eth1`\nvm2\n";
+        assert_eq!(table.render("none", plain.within(31)), whole);
+        assert_eq!(table.render("none", plain), whole, "a pipe has no edge");
+        assert_eq!(
+            table.render("none", plain.within(12)),
+            whole,
+            "too narrow to wrap"
+        );
     }
 
     #[test]

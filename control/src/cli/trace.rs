@@ -11,6 +11,7 @@ use super::error::CliError;
 use super::frame::{self, FrameSpec};
 use super::output::{Ink, Output, Paint};
 use super::pcap::read_packet;
+use super::table::wrap;
 use super::words::{Destination, Ends, Words};
 use crate::api::model::{PortDetail, TraceReport, TraceRequest};
 use switch_core::addr::MacAddr;
@@ -110,21 +111,6 @@ fn addresses(settings: &Value) -> impl Iterator<Item = IpAddr> + '_ {
 
 /// Columns of a report; longer lines are broken between words.
 const WIDTH: usize = 100;
-
-/// Breaks text into lines of at most `width` columns, or one word.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
 
 /// The report for people: the frame, each step, the verdict.
 fn render(port: &str, report: &TraceReport, paint: Paint) -> String {
