@@ -19,8 +19,8 @@ use crate::api::model::ApiError;
 /// Where the daemon listens unless told otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/vswitch/ctl.sock";
 
-/// What a name may hold in a path or query as it is (RFC 3986, section 2.3).
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+/// What is encoded in a path or query: all but the unreserved characters (RFC 3986, section 2.3).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
@@ -28,7 +28,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 
 /// A name as a segment of a path or a value of a query.
 pub(crate) fn encode(name: &str) -> String {
-    utf8_percent_encode(name, RESERVED).to_string()
+    utf8_percent_encode(name, ENCODED).to_string()
 }
 
 /// A daemon at a socket.

@@ -55,13 +55,7 @@ pub(super) fn read<T: DeserializeOwned>(tree: &mut Tree, errors: &mut Vec<TreeEr
             continue;
         }
         let meant = match &fault.what {
-            What::UnknownKey(key, known) => nearest(key, known.iter().copied()).map(|key| {
-                known
-                    .iter()
-                    .copied()
-                    .find(|known| *known == key)
-                    .unwrap_or_default()
-            }),
+            What::UnknownKey(key, known) => nearest(key, known.iter().copied()),
             _ => None,
         };
         errors.push(describe(&fault.what, &site));
@@ -328,7 +322,6 @@ impl<'t> Deserializer<'t> for NodeReader<'t, '_> {
             Value::List(items) => visitor.visit_seq(ListReader {
                 reader: self,
                 rest: items.iter().enumerate(),
-                index: 0,
             }),
         }
     }
@@ -465,7 +458,6 @@ impl<'t> MapAccess<'t> for MapReader<'t, '_> {
 struct ListReader<'t, 'a> {
     reader: NodeReader<'t, 'a>,
     rest: std::iter::Enumerate<std::slice::Iter<'t, Item>>,
-    index: usize,
 }
 
 impl<'t> SeqAccess<'t> for ListReader<'t, '_> {
@@ -475,7 +467,6 @@ impl<'t> SeqAccess<'t> for ListReader<'t, '_> {
         let Some((at, item)) = self.rest.find(|(_, item)| !item.pruned) else {
             return Ok(None);
         };
-        self.index += 1;
         let trail = Trail {
             up: self.reader.trail,
             // As it stands in the text, whatever was left out before it.
