@@ -430,7 +430,8 @@ fn static_entries_belong_to_vlans_of_their_port() {
             "a: { port-group: web, tap: a, static-macs: [{ mac: 2:0:0:0:0:1, vlan: 7 }, { mac: 2:0:0:0:0:2 }, { mac: 2:0:0:0:0:2, vlan: 100 }] }",
             "b: { port-group: lab, tap: b, static-macs: [{ mac: 2:0:0:0:0:2 }, 5, { mac: 2:0:0:0:0:3, vlan: 21 }, { mac: 2:0:0:0:0:3, vlan: 20 }] }",
             "c: { port-group: web, tap: c, static-macs: [{ mac: 2:0:0:0:0:2 }, { mac: 2:0:0:0:0:4 }] }",
-            "d: { port-group: lan, tap: d, static-macs: [{ mac: 2:0:0:0:0:2, vlan: 100 }] }",
+            "d: { port-group: lan, tap: d, static-macs: [{ mac: 2:0:0:0:0:2, vlan: 100 }, { mac: 2:0:0:0:0:5 }] }",
+            "e: { port-group: lan, tap: e, static-macs: [{ mac: 2:0:0:0:0:5 }] }",
         ]),
         &[
             "9:77 switches.vs0.ports.a.static-macs[0].vlan: the port does not carry VLAN 7 (its VLAN: 100)",
@@ -439,7 +440,8 @@ fn static_entries_belong_to_vlans_of_their_port() {
             "10:73 switches.vs0.ports.b.static-macs[1]: expected a map with `mac` and `vlan`, found the number 5",
             "10:102 switches.vs0.ports.b.static-macs[2].vlan: the port does not carry VLAN 21 (its VLAN: trunk 10-20)",
             "11:51 switches.vs0.ports.c.static-macs[0]: 02:00:00:00:00:02 in VLAN 100 is already a static entry of switches.vs0.ports.a",
-            "12:77 switches.vs0.ports.d.static-macs[0].vlan: the port does not carry VLAN 100 (its VLAN: none)",
+            "12:77 switches.vs0.ports.d.static-macs[0].vlan: the port does not carry VLAN 100 (it has no `vlan`)",
+            "13:51 switches.vs0.ports.e.static-macs[0]: 02:00:00:00:00:05 is already a static entry of switches.vs0.ports.d",
         ],
     );
     let macs: Vec<String> = (1..=11).map(|i| format!("{{ mac: 2:0:0:0:0:{i} }}")).collect();

@@ -312,15 +312,6 @@ impl Rules {
         }
     }
 
-    /// The VLAN of the port's untagged frames; `None` where they are dropped.
-    fn untagged(&self) -> Option<Vid> {
-        match &self.vlan {
-            Vlan::None => Some(Vid::UNAWARE),
-            Vlan::Access(vlan) | Vlan::Tunnel(vlan) => Some(vlan.vid()),
-            Vlan::Trunk { native, .. } => native.map(super::units::VlanId::vid),
-        }
-    }
-
     /// The rules in the file's words, none left out.
     fn settings(&self) -> Map<String, Value> {
         let word = |accept: bool| json!(if accept { Policy::Accept } else { Policy::Reject });
@@ -394,6 +385,15 @@ impl EffectivePort {
             .collect();
         settings.insert("static-macs".into(), json!(macs));
         Value::Object(settings)
+    }
+}
+
+/// ` in VLAN 100`, to follow an address; nothing for the VLAN of ports without `vlan`, whose number is no word of the owner's.
+pub(crate) fn in_vlan(vid: Vid) -> String {
+    if vid == Vid::UNAWARE {
+        String::new()
+    } else {
+        format!(" in VLAN {vid}")
     }
 }
 
@@ -717,7 +717,7 @@ impl Check {
             let vid = entry
                 .vlan
                 .map(super::units::VlanId::vid)
-                .or_else(|| rules.untagged());
+                .or_else(|| policy.untagged());
             let Some(vid) = vid else {
                 self.errors.push(
                     ConfigError::new(
@@ -729,7 +729,11 @@ impl Check {
                 continue;
             };
             if !policy.carries(vid) {
-                let message = format!("the port does not carry VLAN {vid} (its VLAN: {})", rules.vlan);
+                let own = match &rules.vlan {
+                    Vlan::None => "it has no `vlan`".to_owned(),
+                    vlan => format!("its VLAN: {vlan}"),
+                };
+                let message = format!("the port does not carry VLAN {vid} ({own})");
                 self.error(&path.key("vlan"), message);
                 continue;
             }
@@ -750,7 +754,7 @@ impl Check {
             for (i, entry) in static_at.iter().zip(&port.static_macs) {
                 if let Some(first) = owners.insert(*entry, path) {
                     let (vid, mac) = entry;
-                    let message = format!("{mac} in VLAN {vid} is already a static entry of {first}");
+                    let message = format!("{mac}{} is already a static entry of {first}", in_vlan(*vid));
                     self.error(&path.key("static-macs").index(*i), message);
                 }
             }

@@ -6,7 +6,6 @@ use switch_core::vid::Vid;
 
 use super::{Daemon, Failure, Request};
 use crate::api::model::{ApplyReport, MacEdit, PortEdit};
-use crate::config::model::Vlan;
 use crate::config::validate::{EffectivePort, nearest};
 
 impl Daemon {
@@ -237,13 +236,9 @@ fn set(settings: &mut Map<String, Value>, key: &str, value: &Value) -> Result<()
     Ok(())
 }
 
-/// The VLAN of a port's untagged frames.
+/// The VLAN of a port's untagged frames, as a static entry may name it.
 fn untagged(port: &EffectivePort) -> Option<u16> {
-    match &port.rules.vlan {
-        Vlan::None => Some(0),
-        Vlan::Access(vlan) | Vlan::Tunnel(vlan) => Some(vlan.vid().get()),
-        Vlan::Trunk { native, .. } => native.map(|vlan| vlan.vid().get()),
-    }
+    port.rules.vlan_policy().untagged().map(Vid::get)
 }
 
 fn ports_of<'a>(value: &'a mut Value, switch: &str) -> Result<&'a mut Map<String, Value>, Failure> {

@@ -312,10 +312,7 @@ impl Daemon {
         let (moved, message) = match told {
             Told::First(moved) => {
                 let (from, to) = (self.port_name(moved.from), self.port_name(moved.to));
-                (
-                    moved,
-                    format!("{} in VLAN {} moved from {from} to {to}", moved.mac, moved.vid),
-                )
+                (moved, format!("{moved} moved from {from} to {to}"))
             }
             Told::More(moved, count) => {
                 let (from, to) = (self.port_name(moved.from), self.port_name(moved.to));
@@ -326,19 +323,14 @@ impl Daemon {
                 };
                 (
                     moved,
-                    format!(
-                        "{} in VLAN {} moved {times} in {seconds} s between {from} and {to}",
-                        moved.mac, moved.vid
-                    ),
+                    format!("{moved} moved {times} in {seconds} s between {from} and {to}"),
                 )
             }
             Told::Others(moved, count) => (
                 moved,
                 format!(
-                    "other addresses moved in {seconds} s (moves seen: {count}), the last to {}: {} in VLAN {}",
-                    self.port_name(moved.to),
-                    moved.mac,
-                    moved.vid
+                    "other addresses moved in {seconds} s (moves seen: {count}), the last to {}: {moved}",
+                    self.port_name(moved.to)
                 ),
             ),
         };

@@ -4,12 +4,15 @@
 //! [`WATCHED`] addresses are followed at a time; moves of others are told together, once per minute.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use switch_core::addr::MacAddr;
 use switch_core::id::PortId;
 use switch_core::vid::Vid;
 use tokio::time::Instant;
+
+use crate::config::validate::in_vlan;
 
 /// How long the moves of an address are counted before they are told.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
@@ -24,6 +27,13 @@ pub(super) struct Move {
     pub(super) mac: MacAddr,
     pub(super) from: PortId,
     pub(super) to: PortId,
+}
+
+/// What moved: `52:54:00:00:00:01 in VLAN 100`.
+impl fmt::Display for Move {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.mac, in_vlan(self.vid))
+    }
 }
 
 /// What is to be told.
