@@ -159,6 +159,9 @@ pub struct HistoryRow {
     pub changes: usize,
     /// Whether it is in force.
     pub current: bool,
+    /// Whether it waits for its confirmation: it is in force and not in the store, and may be taken back.
+    #[serde(default)]
+    pub pending: bool,
 }
 
 /// State of a port or uplink.

@@ -252,16 +252,20 @@ pub(crate) async fn history(client: &Client, output: &mut Output) -> Result<(), 
         ]);
         for row in rows {
             table.row([
-                if row.current {
-                    Cell::inked(Ink::Good, "*")
-                } else {
-                    "".into()
+                match (row.pending, row.current) {
+                    (true, _) => Cell::inked(Ink::Notable, "?"),
+                    (false, true) => Cell::inked(Ink::Good, "*"),
+                    (false, false) => "".into(),
                 },
                 row.generation.into(),
                 whole_seconds(&row.time).into(),
                 row.author.into(),
                 row.changes.into(),
-                row.comment.into(),
+                if row.pending {
+                    format!("{} (waits for `vswitchctl confirm`)", row.comment).into()
+                } else {
+                    row.comment.into()
+                },
             ]);
         }
         table.render(

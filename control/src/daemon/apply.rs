@@ -24,9 +24,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use datapath::io::OpenError;
 use tokio::time::Instant;
 
-use super::ports::{DeviceSpec, Queues, Runtime};
+use super::ports::{DeviceSpec, Queues, Runtime, missing_netns};
 use super::{Daemon, Failure};
 use crate::api::model::{ApplyReport, Change, PendingConfirm};
 use crate::config::diff::diff;
@@ -400,7 +401,7 @@ impl Daemon {
                 Some(runtime) if !planned => runtime.reason(),
                 _ => match DeviceSpec::of(port, config.switch_of(port), self.datapath.workers()) {
                     DeviceSpec::Packet(spec) => missing(&self.links, &spec.device),
-                    DeviceSpec::Tap(_) => None,
+                    DeviceSpec::Tap(spec) => missing_netns(&spec).map(|error| error.to_string()),
                 },
             };
             if let Some(reason) = reason.filter(|_| port.enabled) {
@@ -470,14 +471,10 @@ impl Daemon {
     /// Applies an older generation again, as a new one. Without a number: the one before; where a configuration waits
     /// for its confirmation, that one is taken back.
     pub fn rollback(&mut self, generation: Option<u64>, author: String) -> Result<ApplyReport, Failure> {
-        let unconfirmed = self.generation;
-        if let Some(changes) = self.take_back() {
-            let message = format!(
-                "generation {unconfirmed} was taken back by {author}; generation {} is in force again",
-                self.generation
-            );
-            self.tell_of(Kind::Rollback, None, message);
-            if generation.is_none_or(|wanted| wanted == self.generation) {
+        let back_to = self.pending.as_ref().map(|pending| pending.before_generation);
+        if back_to.is_some() {
+            if generation.is_none() || generation == back_to {
+                let changes = self.withdraw(&author);
                 let config = Arc::clone(&self.config);
                 return Ok(ApplyReport {
                     generation: self.generation,
@@ -485,6 +482,12 @@ impl Daemon {
                     changes,
                     warnings: self.warnings(&config, false),
                 });
+            }
+            if generation == Some(self.generation) {
+                return Err(Failure::Conflict(format!(
+                    "generation {} is in force and waits for its confirmation; `vswitchctl confirm` keeps it",
+                    self.generation
+                )));
             }
         }
         let wanted =
@@ -494,7 +497,9 @@ impl Daemon {
                     Failure::Conflict("there is no configuration before this one".to_owned())
                 })?,
             };
+        // Read before the unconfirmed one is taken back: a rollback to what is not there changes nothing.
         let config = self.stored(wanted)?;
+        self.withdraw(&author);
         let report = self.apply(
             config,
             Request {
@@ -508,6 +513,20 @@ impl Daemon {
             self.tell_of(Kind::Rollback, None, message);
         }
         Ok(report)
+    }
+
+    /// Takes the unconfirmed configuration back, if there is one, because somebody asked for it.
+    fn withdraw(&mut self, author: &str) -> Vec<Change> {
+        let unconfirmed = self.generation;
+        let Some(changes) = self.take_back() else {
+            return Vec::new();
+        };
+        let message = format!(
+            "generation {unconfirmed} was taken back by {author}; generation {} is in force again",
+            self.generation
+        );
+        self.tell_of(Kind::Rollback, None, message);
+        changes
     }
 
     /// How applies ended.
@@ -546,7 +565,7 @@ fn host_addresses(config: &ValidConfig) -> Vec<String> {
         .filter_map(|(port, device)| {
             let addresses: Vec<&str> = found.get(device)?.iter().map(String::as_str).collect();
             Some(format!(
-                "device {device} of port {port} has addresses of this host ({}); while it is a port, the host is not reached by them",
+                "port {port} takes device {device}, which has addresses of this host ({}); while it is a port, the host is not reached by them",
                 addresses.join(", ")
             ))
         })
@@ -558,7 +577,7 @@ fn missing(links: &Links, device: &str) -> Option<String> {
     match links.named(device) {
         Some(link) => link.trouble(),
         None => Some(
-            datapath::io::OpenError::Missing {
+            OpenError::Missing {
                 device: device.to_owned(),
             }
             .to_string(),

@@ -8,6 +8,7 @@
 //! because netlink tells when it comes.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -130,17 +131,26 @@ struct Attached {
 /// Device and inode of a namespace.
 type Identity = (u64, u64);
 
+/// Where a namespace is that is named as `ip netns` does, or by an absolute path: that stands for itself when it is joined.
+fn netns_path(netns: &str) -> PathBuf {
+    Path::new(NETNS_DIR).join(netns)
+}
+
 /// The namespace that has this name now.
 fn netns_identity(spec: &DeviceSpec) -> Option<Identity> {
     let (netns, _) = spec.netdev();
-    let netns = netns?;
-    let path = if netns.contains('/') {
-        PathBuf::from(netns)
-    } else {
-        Path::new(NETNS_DIR).join(netns)
-    };
-    let metadata = fs::metadata(path).ok()?;
+    let metadata = fs::metadata(netns_path(netns?)).ok()?;
     Some((metadata.dev(), metadata.ino()))
+}
+
+/// What opening a TAP would say if its namespace is not there; for one that nobody has tried to open yet.
+pub(super) fn missing_netns(spec: &TapSpec) -> Option<OpenError> {
+    let netns = spec.netns.as_ref()?;
+    let gone = fs::metadata(netns_path(netns)).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    gone.then(|| OpenError::MissingNetns {
+        device: spec.name.clone(),
+        netns: netns.clone(),
+    })
 }
 
 /// The device of a port as it is now.

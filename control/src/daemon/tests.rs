@@ -138,6 +138,28 @@ async fn a_dry_run_says_what_would_be_and_does_nothing() {
 }
 
 #[tokio::test]
+async fn a_dry_run_names_the_network_namespace_that_is_not_there() {
+    let mut world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let (there, gone) = (dir.path().join("there"), dir.path().join("gone"));
+    std::fs::write(&there, "").unwrap();
+    let text = TWO
+        .replace("netns: ns1", &format!("netns: {}", there.display()))
+        .replace("netns: ns2", &format!("netns: {}", gone.display()));
+    let mut dry = request("apply");
+    dry.dry_run = true;
+    let report = world.daemon.apply_text(&text, dry).unwrap();
+    let [warning] = &report.warnings[..] else {
+        panic!("{report:?}");
+    };
+    let want = format!(
+        "port vm2 is down: there is no network namespace `{}` for the TAP `tap2`",
+        gone.display()
+    );
+    assert!(warning.starts_with(&want), "{warning}");
+}
+
+#[tokio::test]
 async fn the_same_again_is_no_generation() {
     let mut world = World::new();
     apply(&mut world, TWO);
@@ -266,6 +288,58 @@ async fn a_rollback_takes_the_unconfirmed_back() {
     assert_eq!(report.generation, 1);
     assert_eq!(world.daemon.group_row("web").unwrap().vlan, "100");
     assert_eq!(stored(&world), 1);
+}
+
+#[tokio::test]
+async fn the_unconfirmed_is_in_the_history_with_a_mark() {
+    let mut world = World::new();
+    apply(&mut world, TWO);
+    let confirm = Request {
+        confirm: Some(Duration::from_secs(20)),
+        ..request("apply two")
+    };
+    world
+        .daemon
+        .apply_text(&TWO.replace("vlan: 100", "vlan: 200"), confirm)
+        .unwrap();
+    let marks = |world: &World| -> Vec<(u64, String, bool, bool)> {
+        let rows = world.daemon.history().unwrap().into_iter();
+        rows.map(|row| (row.generation, row.comment, row.current, row.pending))
+            .collect()
+    };
+    let first = |current| (1, "apply test".to_owned(), current, false);
+    assert_eq!(
+        marks(&world),
+        [(2, "apply two".to_owned(), true, true), first(false)]
+    );
+    world.daemon.confirm().unwrap();
+    assert_eq!(
+        marks(&world),
+        [(2, "apply two".to_owned(), true, false), first(false)]
+    );
+}
+
+#[tokio::test]
+async fn a_rollback_that_cannot_be_done_leaves_the_unconfirmed_waiting() {
+    let mut world = World::new();
+    apply(&mut world, TWO);
+    let confirm = Request {
+        confirm: Some(Duration::from_secs(20)),
+        ..request("apply")
+    };
+    world
+        .daemon
+        .apply_text(&TWO.replace("vlan: 100", "vlan: 200"), confirm)
+        .unwrap();
+    let gone = world.daemon.rollback(Some(77), "uid 0".to_owned()).unwrap_err();
+    assert!(matches!(gone, Failure::NotFound(_)), "{gone}");
+    let itself = world.daemon.rollback(Some(2), "uid 0".to_owned()).unwrap_err();
+    assert!(
+        matches!(itself, Failure::Conflict(_)) && itself.to_string().contains("vswitchctl confirm"),
+        "{itself}"
+    );
+    assert_eq!(world.daemon.group_row("web").unwrap().vlan, "200");
+    assert!(world.daemon.pending().is_some());
 }
 
 #[tokio::test]

@@ -242,15 +242,16 @@ impl Daemon {
         rows
     }
 
+    /// The port that a request is limited to, if it names one.
+    fn wanted_port(&self, name: Option<&str>) -> Result<Option<PortId>, Failure> {
+        let Some(name) = name else { return Ok(None) };
+        self.known_port(name)?;
+        Ok(self.registry.port_id(name))
+    }
+
     /// `POST /v1/macs/flush`
     pub fn flush_macs(&self, flush: &MacFlush) -> Result<Flushed, Failure> {
-        let port = match &flush.port {
-            Some(name) => {
-                self.known_port(name)?;
-                self.registry.port_id(name)
-            }
-            None => None,
-        };
+        let port = self.wanted_port(flush.port.as_deref())?;
         let vid = match flush.vlan {
             Some(vlan) => Some(Vid::try_from(vlan).map_err(|error| Failure::BadRequest(error.to_string()))?),
             None => None,
@@ -266,7 +267,7 @@ impl Daemon {
         })
     }
 
-    /// `GET /v1/history`, newest first.
+    /// `GET /v1/history`, newest first; in front what waits for its confirmation.
     pub fn history(&self) -> Result<Vec<HistoryRow>, Failure> {
         let current = self.pending.is_none().then_some(self.generation);
         let stored = self.store.history().map_err(Failure::Read)?;
@@ -277,6 +278,7 @@ impl Daemon {
             author: row.author,
             comment: row.comment,
             changes: row.changes,
+            pending: false,
         });
         Ok(self.pending_row().into_iter().chain(stored).collect())
     }
@@ -323,13 +325,7 @@ impl Daemon {
 
     /// `GET /v1/capture`
     pub fn capture(&self, port: Option<&str>, drops_only: bool, snap_len: u32) -> Result<Capture, Failure> {
-        let port = match port {
-            Some(name) => {
-                self.known_port(name)?;
-                self.registry.port_id(name)
-            }
-            None => None,
-        };
+        let port = self.wanted_port(port)?;
         Ok(self.datapath.capture(CaptureFilter {
             port,
             drops_only,
@@ -376,9 +372,10 @@ impl Daemon {
             generation: self.generation,
             time: rfc3339(pending.since),
             author: pending.request.author.clone(),
-            comment: format!("{} (waits for its confirmation)", pending.request.comment),
+            comment: pending.request.comment.clone(),
             changes: pending.changes,
             current: true,
+            pending: true,
         })
     }
 }
