@@ -77,11 +77,15 @@ impl Observer for Moves {
 }
 
 impl Worker {
-    /// Receives one batch from a port and runs it to completion. False if nothing waited.
+    /// Receives one batch from a port and runs it to completion. False if nothing waited, or the port is not listened to
+    /// any more.
     pub(super) fn serve_port(&mut self, port: PortId, now: Timestamp) -> bool {
         let Some(Some(attached)) = self.ports.get_mut(port.index()) else {
             return false;
         };
+        if !attached.listening {
+            return false;
+        }
         if let Err(error) = attached.queue.receive(&mut self.pool, &mut self.batch) {
             self.fail(port, &error);
         }
