@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::ParseError;
+use super::{ParseError, u16_at};
 use crate::addr::MacAddr;
 
 mod field {
@@ -49,7 +49,7 @@ impl<'a> Arp<'a> {
     /// What it wants.
     #[inline]
     pub const fn operation(&self) -> Operation {
-        match u16::from_be_bytes([self.0[field::OPERATION], self.0[field::OPERATION + 1]]) {
+        match u16_at(self.0, field::OPERATION) {
             1 => Operation::Request,
             2 => Operation::Reply,
             3 => Operation::ReverseRequest,

@@ -1,7 +1,7 @@
 //! Ethernet II and 802.3 frames (IEEE 802.3-2018, clause 3), without preamble and FCS.
 
 use super::vlan::Vlan;
-use super::{ParseError, ethertype};
+use super::{ParseError, ethertype, u16_at};
 use crate::addr::MacAddr;
 use crate::vid::{Tag, Tpid};
 
@@ -47,7 +47,7 @@ impl<'a> Ethernet<'a> {
     /// The EtherType of the payload, tags being payload; a length below [`ethertype::MINIMUM`].
     #[inline]
     pub const fn ethertype(&self) -> u16 {
-        u16::from_be_bytes([self.header[field::ETHERTYPE], self.header[field::ETHERTYPE + 1]])
+        u16_at(self.header, field::ETHERTYPE)
     }
 
     /// What follows the EtherType.

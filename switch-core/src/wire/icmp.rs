@@ -1,7 +1,7 @@
 //! ICMP (RFC 792).
 
-use super::ParseError;
 use super::checksum::Sum;
+use super::{ParseError, u16_at};
 
 mod field {
     pub const KIND: usize = 0;
@@ -58,7 +58,7 @@ impl<'a> Icmp<'a> {
     /// The checksum as it stands.
     #[inline]
     pub const fn checksum(&self) -> u16 {
-        self.u16(field::CHECKSUM)
+        u16_at(self.header, field::CHECKSUM)
     }
 
     /// Whether the checksum is right, of a message that is there whole.
@@ -70,23 +70,18 @@ impl<'a> Icmp<'a> {
     /// The identifier of an echo.
     #[inline]
     pub const fn identifier(&self) -> u16 {
-        self.u16(field::IDENTIFIER)
+        u16_at(self.header, field::IDENTIFIER)
     }
 
     /// The sequence number of an echo; the next hop's MTU of an unreachable destination.
     #[inline]
     pub const fn sequence(&self) -> u16 {
-        self.u16(field::SEQUENCE)
+        u16_at(self.header, field::SEQUENCE)
     }
 
     /// What follows: the data of an echo, the first octets of the packet that an error is about.
     #[inline]
     pub const fn payload(&self) -> &'a [u8] {
         self.payload
-    }
-
-    #[inline]
-    const fn u16(&self, at: usize) -> u16 {
-        u16::from_be_bytes([self.header[at], self.header[at + 1]])
     }
 }

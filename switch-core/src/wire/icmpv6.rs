@@ -5,7 +5,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::{ParseError, octets};
+use super::{ParseError, octets, u16_at};
 use crate::addr::MacAddr;
 
 mod field {
@@ -98,7 +98,7 @@ impl<'a> Icmpv6<'a> {
     /// The checksum as it stands. It covers a pseudo header; see [`Ipv6::pseudo_header`](super::ipv6::Ipv6::pseudo_header).
     #[inline]
     pub const fn checksum(&self) -> u16 {
-        u16::from_be_bytes([self.header[field::CHECKSUM], self.header[field::CHECKSUM + 1]])
+        u16_at(self.header, field::CHECKSUM)
     }
 
     /// Identifier and sequence number of an echo.

@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::ParseError;
 use super::checksum::{self, Sum};
+use super::{ParseError, u16_at};
 
 mod field {
     pub const VERSION_IHL: usize = 0;
@@ -76,37 +76,37 @@ impl<'a> Ipv4<'a> {
     /// Octets of the packet, as it says itself; 0 in some super-frames.
     #[inline]
     pub const fn total_len(&self) -> u16 {
-        self.u16(field::LENGTH)
+        u16_at(self.header, field::LENGTH)
     }
 
     /// What the fragments of a packet share.
     #[inline]
     pub const fn identification(&self) -> u16 {
-        self.u16(field::IDENTIFICATION)
+        u16_at(self.header, field::IDENTIFICATION)
     }
 
     /// DF.
     #[inline]
     pub const fn dont_fragment(&self) -> bool {
-        self.u16(field::FRAGMENT) & field::DONT_FRAGMENT != 0
+        u16_at(self.header, field::FRAGMENT) & field::DONT_FRAGMENT != 0
     }
 
     /// MF.
     #[inline]
     pub const fn more_fragments(&self) -> bool {
-        self.u16(field::FRAGMENT) & field::MORE_FRAGMENTS != 0
+        u16_at(self.header, field::FRAGMENT) & field::MORE_FRAGMENTS != 0
     }
 
     /// Offset of this fragment in octets.
     #[inline]
     pub const fn fragment_offset(&self) -> u16 {
-        (self.u16(field::FRAGMENT) & field::OFFSET) << 3
+        (u16_at(self.header, field::FRAGMENT) & field::OFFSET) << 3
     }
 
     /// The packet is a part of another.
     #[inline]
     pub const fn is_fragment(&self) -> bool {
-        self.u16(field::FRAGMENT) & (field::OFFSET | field::MORE_FRAGMENTS) != 0
+        u16_at(self.header, field::FRAGMENT) & (field::OFFSET | field::MORE_FRAGMENTS) != 0
     }
 
     /// Time to live, in hops.
@@ -124,7 +124,7 @@ impl<'a> Ipv4<'a> {
     /// The header checksum as it stands.
     #[inline]
     pub const fn checksum(&self) -> u16 {
-        self.u16(field::CHECKSUM)
+        u16_at(self.header, field::CHECKSUM)
     }
 
     /// Whether the header checksum is right.
@@ -170,10 +170,5 @@ impl<'a> Ipv4<'a> {
             self.protocol(),
             length,
         )
-    }
-
-    #[inline]
-    const fn u16(&self, at: usize) -> u16 {
-        u16::from_be_bytes([self.header[at], self.header[at + 1]])
     }
 }

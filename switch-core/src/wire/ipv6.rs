@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::checksum::{self, Sum};
-use super::{ParseError, octets, protocol};
+use super::{ParseError, octets, protocol, u16_at};
 
 mod field {
     pub const VERSION: usize = 0;
@@ -50,7 +50,7 @@ impl<'a> Ipv6<'a> {
     /// Octets after the fixed header, as the packet says itself; 0 in a jumbogram.
     #[inline]
     pub const fn payload_len(&self) -> u16 {
-        u16::from_be_bytes([self.header[field::LENGTH], self.header[field::LENGTH + 1]])
+        u16_at(self.header, field::LENGTH)
     }
 
     /// The type of the first header after the fixed one.

@@ -114,6 +114,12 @@ pub(crate) fn be16(data: &[u8], at: usize) -> Option<u16> {
     octets(data, at).map(u16::from_be_bytes)
 }
 
+/// The big-endian number at `at`, a constant below the end of a fixed header.
+#[inline(always)]
+pub(crate) const fn u16_at<const M: usize>(header: &[u8; M], at: usize) -> u16 {
+    u16::from_be_bytes([header[at], header[at + 1]])
+}
+
 /// The `N` octets at `at`, a constant below the end of a fixed header.
 #[inline(always)]
 pub(crate) fn array<const N: usize, const M: usize>(header: &[u8; M], at: usize) -> [u8; N] {

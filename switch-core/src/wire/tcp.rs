@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::ParseError;
+use super::{ParseError, u16_at};
 
 mod field {
     pub const SOURCE: usize = 0;
@@ -104,13 +104,13 @@ impl<'a> Tcp<'a> {
     /// Source port.
     #[inline]
     pub const fn source_port(&self) -> u16 {
-        self.u16(field::SOURCE)
+        u16_at(self.header, field::SOURCE)
     }
 
     /// Destination port.
     #[inline]
     pub const fn destination_port(&self) -> u16 {
-        self.u16(field::DESTINATION)
+        u16_at(self.header, field::DESTINATION)
     }
 
     /// Number of the first octet of the payload, or of SYN.
@@ -134,19 +134,19 @@ impl<'a> Tcp<'a> {
     /// The window, not scaled.
     #[inline]
     pub const fn window(&self) -> u16 {
-        self.u16(field::WINDOW)
+        u16_at(self.header, field::WINDOW)
     }
 
     /// The checksum as it stands.
     #[inline]
     pub const fn checksum(&self) -> u16 {
-        self.u16(field::CHECKSUM)
+        u16_at(self.header, field::CHECKSUM)
     }
 
     /// The urgent pointer.
     #[inline]
     pub const fn urgent(&self) -> u16 {
-        self.u16(field::URGENT)
+        u16_at(self.header, field::URGENT)
     }
 
     /// The options.
@@ -159,10 +159,5 @@ impl<'a> Tcp<'a> {
     #[inline]
     pub const fn payload(&self) -> &'a [u8] {
         self.payload
-    }
-
-    #[inline]
-    const fn u16(&self, at: usize) -> u16 {
-        u16::from_be_bytes([self.header[at], self.header[at + 1]])
     }
 }

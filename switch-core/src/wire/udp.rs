@@ -1,6 +1,6 @@
 //! UDP (RFC 768).
 
-use super::ParseError;
+use super::{ParseError, u16_at};
 
 mod field {
     pub const SOURCE: usize = 0;
@@ -31,25 +31,25 @@ impl<'a> Udp<'a> {
     /// Source port.
     #[inline]
     pub const fn source_port(&self) -> u16 {
-        self.u16(field::SOURCE)
+        u16_at(self.header, field::SOURCE)
     }
 
     /// Destination port.
     #[inline]
     pub const fn destination_port(&self) -> u16 {
-        self.u16(field::DESTINATION)
+        u16_at(self.header, field::DESTINATION)
     }
 
     /// Octets of header and payload, as the datagram says itself; 0 in a jumbogram.
     #[inline]
     pub const fn length(&self) -> u16 {
-        self.u16(field::LENGTH)
+        u16_at(self.header, field::LENGTH)
     }
 
     /// The checksum as it stands; 0 for none.
     #[inline]
     pub const fn checksum(&self) -> u16 {
-        self.u16(field::CHECKSUM)
+        u16_at(self.header, field::CHECKSUM)
     }
 
     /// The payload, as far as it is there. Without a length all that follows is payload.
@@ -60,10 +60,5 @@ impl<'a> Udp<'a> {
             length => length.saturating_sub(HEADER_LEN),
         };
         self.rest.get(..length).unwrap_or(self.rest)
-    }
-
-    #[inline]
-    const fn u16(&self, at: usize) -> u16 {
-        u16::from_be_bytes([self.header[at], self.header[at + 1]])
     }
 }

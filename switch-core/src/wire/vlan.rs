@@ -1,8 +1,10 @@
 //! What follows the EtherType of a VLAN tag (IEEE 802.1Q-2018, clause 9.6).
 
-use super::ParseError;
+use super::{ParseError, u16_at};
 
 mod field {
+    pub const TCI: usize = 0;
+    pub const ETHERTYPE: usize = 2;
     pub const END: usize = 4;
 }
 
@@ -26,13 +28,13 @@ impl<'a> Vlan<'a> {
     /// PCP, DEI and VID, as in [`Tag::tci`](crate::vid::Tag::tci).
     #[inline]
     pub const fn tci(&self) -> u16 {
-        u16::from_be_bytes([self.header[0], self.header[1]])
+        u16_at(self.header, field::TCI)
     }
 
     /// The EtherType of the payload.
     #[inline]
     pub const fn ethertype(&self) -> u16 {
-        u16::from_be_bytes([self.header[2], self.header[3]])
+        u16_at(self.header, field::ETHERTYPE)
     }
 
     /// What is tagged.
