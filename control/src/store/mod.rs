@@ -8,22 +8,31 @@
 //! - `vswitch.lock`, locked (`flock`) while a daemon runs on the directory. It names that daemon's process, and the last generation that was committed:
 //!   a database that lacks it has been damaged or replaced.
 //!
-//! A damaged database is never opened for writing: each opening first checks a copy of it in memory, against redb's checksums.
+//! A damaged database is never taken up: [`Store::open`] first checks a copy of it in memory, against redb's checksums. The open store
+//! does not check again when it has to open the database anew after a refused read or write.
 //!
 //! Thread rule: all methods may be called from any thread; commits wait for each other.
 
-use std::cell::Cell;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod check;
+mod error;
+mod lock;
+
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use redb::backends::InMemoryBackend;
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use self::check::is_checking;
+pub use self::error::StoreError;
+
+use self::check::check;
+use self::error::{damaged, database_error, not_there, os_error};
+use self::lock::LockFile;
 
 /// Form of what is stored.
 const FORMAT: u64 = 1;
@@ -31,102 +40,11 @@ const FORMAT: u64 = 1;
 pub const KEEP: usize = 1000;
 /// How many octets of generations are kept, but always the last one; it bounds what an opening has to read.
 pub const KEEP_OCTETS: usize = 64 << 20;
-/// A larger file is not this store's: twice what is kept, and what the database adds to it.
-const MAX_FILE: u64 = 1 << 30;
 /// Memory for redb's cache; its default is made for larger databases.
 const CACHE: usize = 4 << 20;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const GENERATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("generations");
-
-thread_local! {
-    static CHECKING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread looks at a database that may be damaged: a panic is an answer then, and no defect to log.
-pub fn is_checking() -> bool {
-    CHECKING.get()
-}
-
-/// The store cannot be opened, read or written. Says what, where and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Permission denied.
-    #[error("no permission for the state `{}`; run vswitchd as root, or give it a state directory of its own with --state", path.display())]
-    Permission {
-        /// Which file or directory.
-        path: PathBuf,
-    },
-    /// A second daemon on the same state.
-    #[error(
-        "the state directory `{}` is in use by another vswitchd{}; stop that one, or give this one a state directory of its own with --state",
-        dir.display(),
-        pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
-    )]
-    InUse {
-        /// The directory.
-        dir: PathBuf,
-        /// The other's process id, where known.
-        pid: Option<u32>,
-    },
-    /// The database is damaged.
-    #[error(
-        "the state file `{}` is damaged ({what}) and was left as it is; bring back a copy of it, or move it away to begin without history",
-        path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// Written by another version.
-    #[error(
-        "the state file `{}` has format {found}, this version knows {FORMAT}; use the version that wrote it, or move the file away to begin without history",
-        path.display()
-    )]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u64,
-    },
-    /// A commit failed, and what it left cannot be looked at.
-    #[error(
-        "{what}; nor can the state be opened again ({again}): generation {last} is in force, but until a later change is stored the next start may take up this one"
-    )]
-    Doubt {
-        /// Why the commit failed.
-        what: String,
-        /// Why the state cannot be opened again.
-        again: String,
-        /// The last generation that is known to be stored.
-        last: u64,
-    },
-    /// Something else is where the state belongs.
-    #[error(
-        "the state `{}` is {what}, not a {wanted}; put that right, or give vswitchd a state directory of its own with --state",
-        path.display()
-    )]
-    NotThere {
-        /// The path.
-        path: PathBuf,
-        /// What is there.
-        what: String,
-        /// What belongs there.
-        wanted: &'static str,
-    },
-    /// Any other error of the operating system or the database.
-    #[error("the state `{}` cannot be {doing}: {what}", path.display())]
-    Io {
-        /// Which file or directory.
-        path: PathBuf,
-        /// `read`, `written`, `made` …
-        doing: &'static str,
-        /// The cause.
-        what: String,
-    },
-}
 
 /// What is to be committed.
 #[derive(Clone, Debug, PartialEq)]
@@ -208,7 +126,7 @@ pub struct Store {
     keep: Keep,
     /// The last generation whose commit has not failed.
     last: AtomicU64,
-    lock: Mutex<File>,
+    lock: LockFile,
 }
 
 impl Store {
@@ -228,7 +146,7 @@ impl Store {
     fn open_with(dir: &Path, keep: Keep) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir)
             .map_err(|error| not_there(dir, "directory").unwrap_or_else(|| os_error(dir, "made", &error)))?;
-        let mut lock = lock(dir)?;
+        let (lock, witness) = LockFile::take(dir)?;
         let path = dir.join("vswitch.redb");
         match std::fs::metadata(&path) {
             Ok(_) => {}
@@ -238,7 +156,6 @@ impl Store {
             },
             Err(error) => return Err(os_error(&path, "read", &error)),
         }
-        let witness = witnessed(&mut lock);
         check(&path, witness)?;
         let database = builder()
             .open(&path)
@@ -248,13 +165,13 @@ impl Store {
             database: Mutex::new(Some(database)),
             keep,
             last: AtomicU64::new(u64::MAX),
-            lock: Mutex::new(lock),
+            lock,
         };
         let last = store
             .current()?
             .map_or(0, |generation| generation.summary.generation);
         store.last.store(last, Relaxed);
-        store.witness(last);
+        store.lock.note(last);
         Ok(store)
     }
 
@@ -296,7 +213,7 @@ impl Store {
             }
         };
         self.last.store(generation, Relaxed);
-        self.witness(generation);
+        self.lock.note(generation);
         Ok(generation)
     }
 
@@ -416,25 +333,6 @@ impl Store {
             })
             .collect()
     }
-
-    /// Notes in the lock file who holds it and what was committed last. It is a witness, no more: that it cannot be written harms nothing.
-    fn witness(&self, generation: u64) {
-        let mut lock = self
-            .lock
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let text = format!("pid {}\ngeneration {generation}\n", std::process::id());
-        let written = lock
-            .rewind()
-            .and_then(|()| lock.write_all(text.as_bytes()))
-            .and_then(|()| lock.set_len(text.len() as u64));
-        if let Err(error) = written {
-            tracing::warn!(
-                "the lock file beside `{}` cannot be written: {error}",
-                self.path.display()
-            );
-        }
-    }
 }
 
 /// Removes what came after the generation `last`: a commit may fail at its last step and be on the disk nevertheless, and the next
@@ -466,68 +364,6 @@ fn builder() -> redb::Builder {
     builder
 }
 
-/// What is at a path that cannot be made or is not found, if that is the reason.
-fn not_there(path: &Path, wanted: &'static str) -> Option<StoreError> {
-    let kind = std::fs::symlink_metadata(path).ok()?.file_type();
-    let what = if kind.is_symlink() {
-        let target = std::fs::read_link(path).ok()?;
-        match std::fs::metadata(path) {
-            Ok(_) => format!("a symbolic link to the file `{}`", target.display()),
-            Err(_) => format!("a symbolic link to `{}`, which is not there", target.display()),
-        }
-    } else if kind.is_dir() {
-        return None;
-    } else {
-        "a file".to_owned()
-    };
-    Some(StoreError::NotThere {
-        path: path.to_owned(),
-        what,
-        wanted,
-    })
-}
-
-/// Takes the lock of a state directory, which ends with the file.
-fn lock(dir: &Path) -> Result<File, StoreError> {
-    let path = dir.join("vswitch.lock");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|error| os_error(&path, "opened", &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
-            dir: dir.to_owned(),
-            pid: noted(&mut file, "pid").and_then(|pid| pid.try_into().ok()),
-        }),
-        Err(TryLockError::Error(error)) => Err(os_error(&path, "locked", &error)),
-    }
-}
-
-/// A number noted in the lock file.
-fn noted(lock: &mut File, word: &str) -> Option<u64> {
-    let mut text = String::new();
-    lock.rewind().ok()?;
-    lock.take(128).read_to_string(&mut text).ok()?;
-    // A line counts only whole: a crash may have cut it.
-    let lines = text
-        .split_inclusive('\n')
-        .filter_map(|line| line.strip_suffix('\n'));
-    lines
-        .filter_map(|line| line.split_once(' '))
-        .find(|(key, _)| *key == word)?
-        .1
-        .parse()
-        .ok()
-}
-
-fn witnessed(lock: &mut File) -> u64 {
-    noted(lock, "generation").unwrap_or(0)
-}
-
 /// Makes an empty database. It appears under its name whole or not at all.
 fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
     let unfinished = dir.join("vswitch.redb.new");
@@ -551,74 +387,6 @@ fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
         .map_err(|error| os_error(path, "made", &error))
 }
 
-/// Looks at a copy of the database in memory: are its checksums right, is it of a known format, does it have the last generation?
-fn check(path: &Path, witness: u64) -> Result<(), StoreError> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(|error| os_error(path, "opened", &error))?;
-    let mut bytes = Vec::new();
-    let len = (&file)
-        .take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| os_error(path, "read", &error))?;
-    if len as u64 > MAX_FILE {
-        return Err(damaged(path, "it is far too large".to_owned()));
-    }
-    // redb asserts what it relies on; on a damaged file an assertion may fail before a checksum does.
-    CHECKING.set(true);
-    let checked = catch_unwind(AssertUnwindSafe(|| inspect(&bytes)));
-    CHECKING.set(false);
-    let (format, last) = match checked {
-        Ok(Ok(seen)) => seen,
-        Ok(Err(what)) => return Err(damaged(path, what)),
-        Err(_) => return Err(damaged(path, "its pages contradict each other".to_owned())),
-    };
-    if format != FORMAT {
-        return Err(StoreError::Format {
-            path: path.to_owned(),
-            found: format,
-        });
-    }
-    if last < witness {
-        let what = format!("generation {witness} was committed, and {last} is the last one in it");
-        return Err(damaged(path, what));
-    }
-    Ok(())
-}
-
-/// Format and last generation of a database.
-fn inspect(bytes: &[u8]) -> Result<(u64, u64), String> {
-    if bytes.is_empty() {
-        return Err("it is empty".to_owned());
-    }
-    let backend = InMemoryBackend::new();
-    backend
-        .set_len(bytes.len() as u64)
-        .and_then(|()| backend.write(0, bytes))
-        .map_err(|error| error.to_string())?;
-    // With octets in it the backend is an existing database to redb.
-    let mut database = builder()
-        .create_with_backend(backend)
-        .map_err(|error| error.to_string())?;
-    match database.check_integrity() {
-        Ok(true) => {}
-        Ok(false) => return Err("a checksum is wrong".to_owned()),
-        Err(error) => return Err(error.to_string()),
-    }
-    read(&database, |meta, table| {
-        let format = meta.get("format")?.map_or(0, |format| format.value());
-        let last = meta.get("last")?.map_or(0, |last| last.value());
-        let newest = table.last()?.map_or(0, |(number, _)| number.value());
-        if last != newest {
-            return Err(redb::Error::Corrupted(format!("generation {last} is missing")));
-        }
-        Ok((format, last))
-    })
-    .map_err(|error| error.to_string())
-}
-
 fn read<T>(
     database: &Database,
     with: impl FnOnce(
@@ -631,42 +399,6 @@ fn read<T>(
         &transaction.open_table(META)?,
         &transaction.open_table(GENERATIONS)?,
     )
-}
-
-fn damaged(path: &Path, what: String) -> StoreError {
-    StoreError::Damaged {
-        path: path.to_owned(),
-        what,
-    }
-}
-
-fn os_error(path: &Path, doing: &'static str, error: &io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::Permission {
-            path: path.to_owned(),
-        },
-        _ => StoreError::Io {
-            path: path.to_owned(),
-            doing,
-            what: error.to_string(),
-        },
-    }
-}
-
-fn database_error(path: &Path, doing: &'static str, error: redb::Error) -> StoreError {
-    match error {
-        redb::Error::Io(error) => os_error(path, doing, &error),
-        redb::Error::DatabaseAlreadyOpen => StoreError::InUse {
-            dir: path.parent().unwrap_or(path).to_owned(),
-            pid: None,
-        },
-        redb::Error::Corrupted(what) => damaged(path, what),
-        other => StoreError::Io {
-            path: path.to_owned(),
-            doing,
-            what: other.to_string(),
-        },
-    }
 }
 
 #[cfg(test)]
