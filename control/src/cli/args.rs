@@ -71,6 +71,8 @@ pub(crate) enum Command {
         generation: Option<u64>,
     },
     /// List the configurations that were in force, newest first.
+    ///
+    /// `*` marks the one in force, `?` one that is in force and waits for `vswitchctl confirm`.
     History,
     /// Go back to an earlier configuration.
     ///
