@@ -209,7 +209,7 @@ impl fmt::Display for Vlan {
 }
 
 /// The map form of [`Vlan`].
-#[derive(Serialize, Deserialize, JsonSchema)]
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(
     rename_all = "kebab-case",
     deny_unknown_fields,
@@ -264,12 +264,6 @@ impl VlanMap {
 
 impl Serialize for Vlan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let empty = VlanMap {
-            trunk: None,
-            native: None,
-            ethertype: None,
-            dot1q_tunnel: None,
-        };
         match self {
             Self::None => serializer.serialize_str("none"),
             Self::Access(vlan) => vlan.serialize(serializer),
@@ -281,12 +275,12 @@ impl Serialize for Vlan {
                 trunk: Some(vlans.clone()),
                 native: *native,
                 ethertype: *ethertype,
-                ..empty
+                ..VlanMap::default()
             }
             .serialize(serializer),
             Self::Tunnel(vlan) => VlanMap {
                 dot1q_tunnel: Some(*vlan),
-                ..empty
+                ..VlanMap::default()
             }
             .serialize(serializer),
         }
@@ -404,7 +398,7 @@ pub enum Overflow {
 }
 
 /// A port. It has a `port-group` and one of `tap` and `device`; a key of its group given here overrides it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(
     rename_all = "kebab-case",
     deny_unknown_fields,
@@ -463,28 +457,6 @@ pub struct Port {
 
 fn require_port_group(schema: &mut schemars::Schema) {
     schema.insert("required".to_owned(), serde_json::json!(["port-group"]));
-}
-
-impl Port {
-    /// A port of this group, with nothing else yet.
-    pub fn new(port_group: Name) -> Self {
-        Self {
-            port_group: Some(port_group),
-            tap: None,
-            device: None,
-            mac: None,
-            enabled: None,
-            persistent: None,
-            netns: None,
-            driver: None,
-            offloads: None,
-            static_macs: Vec::new(),
-            vlan: None,
-            security: None,
-            mac_limit: None,
-            isolated: None,
-        }
-    }
 }
 
 /// How a `device` is attached.
