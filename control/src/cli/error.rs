@@ -153,9 +153,6 @@ impl CliError {
 
 /// The system's reason without its number.
 fn io_reason(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::InvalidData {
-        return "it is not text in UTF-8".to_owned();
-    }
     let text = error.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_lowercase(),

@@ -31,7 +31,14 @@ pub fn read_text(reader: impl Read) -> io::Result<String> {
             ),
         ));
     }
-    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        let column = String::from_utf8_lossy(&before[line_start..]).chars().count() + 1;
+        let message = format!("it is not UTF-8 (line {line}, column {column}); save it as UTF-8");
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
 }
 
 /// As [`read_text`], from a file.
@@ -61,27 +68,6 @@ pub fn parse(text: &str) -> Result<Config, Vec<Problem>> {
 pub fn load(text: &str) -> Result<ValidConfig, Vec<Problem>> {
     let (tree, errors) = Tree::parse(text).map_err(|error| vec![error.into()])?;
     judge(tree, errors)
-}
-
-/// As [`load`], for octets that may not be UTF-8.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_bytes(bytes: &[u8]) -> Result<ValidConfig, Vec<Problem>> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => load(text),
-        Err(error) => {
-            let before = &bytes[..error.valid_up_to()];
-            let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-            Err(vec![Problem {
-                message: "not UTF-8".to_owned(),
-                path: String::new(),
-                line: before.iter().filter(|b| **b == b'\n').count() + 1,
-                column: String::from_utf8_lossy(&before[line_start..]).chars().count() + 1,
-                help: Some("save the file as UTF-8".to_owned()),
-            }])
-        }
-    }
 }
 
 /// As [`load`], for a configuration that was built or changed as a JSON value; lines and columns are 0.
