@@ -7,24 +7,79 @@
 //! which comes here first, and want the same.
 
 use crate::frame::{FrameView, Hop};
+use crate::id::PortId;
 use crate::pipeline::{ETHERNET, GROUP, addresses, is_tag};
 use crate::snapshot::{Compiled, Snapshot};
 use crate::time::Timestamp;
 use crate::vid::{Tag, Vid};
 use crate::vlan::{VlanPolicy, outer_tag, tag_kind};
 
-/// Where a usual frame goes.
+/// Makes `hops` what a usual frame goes to. False leaves it as it is.
+///
+/// A frame without a tag on both sides is decided here. What has to do with tags is out of line: beside it, that frame
+/// would want more registers than there are.
 #[inline(always)]
-pub(crate) fn hop(snapshot: &Snapshot, now: Timestamp, frame: &FrameView<'_>) -> Option<Hop> {
-    let ethernet = frame.header.first_chunk::<ETHERNET>()?;
-    let from = snapshot.compiled(frame.port)?;
-    let (vid, priority) = if is_tag(ethernet) {
-        from_trunk(from, frame)?
-    } else if frame.len <= from.longest as usize {
-        (from.untagged, 0)
-    } else {
-        return None;
+pub(crate) fn forward(
+    snapshot: &Snapshot,
+    now: Timestamp,
+    frame: &FrameView<'_>,
+    hops: &mut Vec<Hop>,
+) -> bool {
+    let Some(ethernet) = frame.header.first_chunk::<ETHERNET>() else {
+        return false;
     };
+    let Some(from) = snapshot.compiled(frame.port) else {
+        return false;
+    };
+    if is_tag(ethernet) {
+        return forward_tagged(snapshot, now, frame, from, hops);
+    }
+    if frame.len > from.longest as usize {
+        return false;
+    }
+    let Some(to) = receiver(snapshot, now, frame.port, from, from.untagged, ethernet) else {
+        return false;
+    };
+    if to.untagged != from.untagged {
+        return tag_first(to, from.untagged, hops);
+    }
+    send(to, None, hops)
+}
+
+/// [`forward`] for a frame that came with a tag.
+#[inline(never)]
+fn forward_tagged(
+    snapshot: &Snapshot,
+    now: Timestamp,
+    frame: &FrameView<'_>,
+    from: &Compiled,
+    hops: &mut Vec<Hop>,
+) -> bool {
+    let Some(ethernet) = frame.header.first_chunk::<ETHERNET>() else {
+        return false;
+    };
+    let Some((vid, priority)) = from_trunk(from, frame) else {
+        return false;
+    };
+    let Some(to) = receiver(snapshot, now, frame.port, from, vid, ethernet) else {
+        return false;
+    };
+    if to.untagged != vid {
+        return send_tagged(to, vid, priority, hops);
+    }
+    send(to, None, hops)
+}
+
+/// The port behind which the destination of a usual frame is, VLAN egress aside.
+#[inline(always)]
+fn receiver<'a>(
+    snapshot: &'a Snapshot,
+    now: Timestamp,
+    port: PortId,
+    from: &Compiled,
+    vid: u16,
+    ethernet: &[u8; ETHERNET],
+) -> Option<&'a Compiled> {
     // A reserved address is a group's, and the zero source is never in the table.
     let (destination, source) = addresses(ethernet);
     if (destination | source) & GROUP != 0 {
@@ -34,20 +89,40 @@ pub(crate) fn hop(snapshot: &Snapshot, now: Timestamp, frame: &FrameView<'_>) ->
         return None;
     }
     let fdb = &from.switch.fdb;
-    let place = fdb.usual(vid, source, frame.port, destination, now, from.ageing)?;
+    let place = fdb.usual(vid, source, port, destination, now, &from.ageing)?;
     let to = snapshot.compiled(place)?;
-    if !from.reaches(to) || place == frame.port {
+    if !from.reaches(to) || place == port {
         return None;
     }
     if !to.port.security.mac_changes && !to.guard().is_steady() {
         return None;
     }
-    let tag = if to.untagged == vid {
-        None
-    } else {
-        Some(to_trunk(to, vid, priority)?)
-    };
-    Some(Hop { port: place, tag })
+    Some(to)
+}
+
+/// Makes a port the one that a frame leaves by.
+#[inline(always)]
+fn send(to: &Compiled, tag: Option<Tag>, hops: &mut Vec<Hop>) -> bool {
+    // Just before, so that the compiler knows the length.
+    hops.clear();
+    let port = to.port.id;
+    hops.push(Hop { port, tag });
+    true
+}
+
+/// [`send_tagged`] for a frame that came without a tag.
+#[inline(never)]
+fn tag_first(to: &Compiled, vid: u16, hops: &mut Vec<Hop>) -> bool {
+    send_tagged(to, vid, 0, hops)
+}
+
+/// [`send`] for a trunk that gives the frame a tag.
+#[inline(always)]
+fn send_tagged(to: &Compiled, vid: u16, priority: u16, hops: &mut Vec<Hop>) -> bool {
+    match to_trunk(to, vid, priority) {
+        Some(tag) => send(to, Some(tag), hops),
+        None => false,
+    }
 }
 
 /// VLAN and priority of a frame with one tag, the trunk's own, of a VLAN that it lists.

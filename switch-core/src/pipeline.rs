@@ -129,12 +129,7 @@ pub fn forward<O: Observer>(
     hops: &mut Vec<Hop>,
     observer: &mut O,
 ) -> Result<(), DropReason> {
-    if !O::LOOKS
-        && mode == Mode::Live
-        && let Some(hop) = fast_path::hop(snapshot, now, frame)
-    {
-        hops.clear();
-        hops.push(hop);
+    if !O::LOOKS && mode == Mode::Live && fast_path::forward(snapshot, now, frame, hops) {
         return Ok(());
     }
     hops.clear();

@@ -213,7 +213,7 @@ impl Fdb {
 
     /// Where a frame from station `source` behind `port` to `destination` goes, if both are known and there is nothing to
     /// learn. `None` says nothing. Addresses as [`MacAddr::to_u64`] gives them; `vid` may be [`Vid::COUNT`], where nothing
-    /// is known.
+    /// is known. By reference, the ageing time is read when it is wanted and occupies no register until then.
     #[inline(always)]
     pub(crate) fn usual(
         &self,
@@ -222,7 +222,7 @@ impl Fdb {
         port: PortId,
         destination: u64,
         now: Timestamp,
-        ageing: AgeingTicks,
+        ageing: &AgeingTicks,
     ) -> Option<PortId> {
         let clock = Clock::at(now);
         let base = Key::of_vid(vid);
