@@ -39,6 +39,18 @@ fn apply(world: &mut World, text: &str) -> ApplyReport {
     world.daemon.apply_text(text, request("apply test")).unwrap()
 }
 
+/// Another VLAN, for the next 20 seconds.
+fn apply_unconfirmed(world: &mut World, comment: &str) {
+    let confirm = Request {
+        confirm: Some(Duration::from_secs(20)),
+        ..request(comment)
+    };
+    world
+        .daemon
+        .apply_text(&TWO.replace("vlan: 100", "vlan: 200"), confirm)
+        .unwrap();
+}
+
 fn state(world: &World, port: &str) -> (PortState, Option<String>) {
     let rows = world.daemon.port_rows();
     let row = rows.into_iter().find(|row| row.name == port).unwrap();
@@ -276,14 +288,7 @@ async fn a_rollback_is_a_new_generation() {
 async fn a_rollback_takes_the_unconfirmed_back() {
     let mut world = World::new();
     apply(&mut world, TWO);
-    let confirm = Request {
-        confirm: Some(Duration::from_secs(20)),
-        ..request("apply")
-    };
-    world
-        .daemon
-        .apply_text(&TWO.replace("vlan: 100", "vlan: 200"), confirm)
-        .unwrap();
+    apply_unconfirmed(&mut world, "apply");
     let report = world.daemon.rollback(Some(1), "uid 0".to_owned()).unwrap();
     assert_eq!(report.generation, 1);
     assert_eq!(world.daemon.group_row("web").unwrap().vlan, "100");
@@ -294,14 +299,7 @@ async fn a_rollback_takes_the_unconfirmed_back() {
 async fn the_unconfirmed_is_in_the_history_with_a_mark() {
     let mut world = World::new();
     apply(&mut world, TWO);
-    let confirm = Request {
-        confirm: Some(Duration::from_secs(20)),
-        ..request("apply two")
-    };
-    world
-        .daemon
-        .apply_text(&TWO.replace("vlan: 100", "vlan: 200"), confirm)
-        .unwrap();
+    apply_unconfirmed(&mut world, "apply two");
     let marks = |world: &World| -> Vec<(u64, String, bool, bool)> {
         let rows = world.daemon.history().unwrap().into_iter();
         rows.map(|row| (row.generation, row.comment, row.current, row.pending))
@@ -323,14 +321,7 @@ async fn the_unconfirmed_is_in_the_history_with_a_mark() {
 async fn a_rollback_that_cannot_be_done_leaves_the_unconfirmed_waiting() {
     let mut world = World::new();
     apply(&mut world, TWO);
-    let confirm = Request {
-        confirm: Some(Duration::from_secs(20)),
-        ..request("apply")
-    };
-    world
-        .daemon
-        .apply_text(&TWO.replace("vlan: 100", "vlan: 200"), confirm)
-        .unwrap();
+    apply_unconfirmed(&mut world, "apply");
     let gone = world.daemon.rollback(Some(77), "uid 0".to_owned()).unwrap_err();
     assert!(matches!(gone, Failure::NotFound(_)), "{gone}");
     let itself = world.daemon.rollback(Some(2), "uid 0".to_owned()).unwrap_err();
