@@ -2,7 +2,7 @@
 //!
 //! The socket sees what the device receives and sends what the device transmits; `PACKET_VNET_HDR` keeps super-frames and
 //! partial checksums whole both ways, and a VLAN tag that the kernel took off is put back. Ordinary frames arrive in
-//! a shared ring, longer ones by system calls in batches; plain short frames leave by [`direct`], all others by system calls in
+//! a shared ring, longer ones by system calls in batches; plain short frames leave by AF_XDP (`direct`), all others by system calls in
 //! batches. The host's own stack is kept
 //! out by a filter behind the socket (`sys::bpf`), and promiscuous mode is the socket's membership: both end with
 //! the descriptors, however the process ends.
