@@ -15,7 +15,7 @@ use crate::report::{Case, Series, Unit, Wanted};
 const PORTS: usize = 100;
 /// Keys of /proc/PID/status: memory of its own, and what is mapped from files and sockets.
 const OWN: &str = "RssAnon:";
-const MAPPED: &str = "RssFile:";
+const MAPPED: [&str; 2] = ["RssFile:", "RssShmem:"];
 const TIME: Duration = Duration::from_secs(10);
 
 /// CPU share over ten seconds, and memory per port.
@@ -24,7 +24,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
     let empty = {
         let empty = daemon(bench, "")?;
         host::measure_for(Duration::from_millis(500))?;
-        (status(&empty, OWN)?, status(&empty, MAPPED)?)
+        (status(&empty, OWN)?, shared(&empty)?)
     };
     let mut cases = Vec::new();
     for (ports, kind) in [(Ports::Tap, "tap"), (Ports::Packet, "af-packet")] {
@@ -63,7 +63,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
                 Unit::Octets,
                 (mapped - empty.1).max(0.0) / PORTS as f64,
                 None,
-                "the packet socket's ring, shared with the kernel (RssFile beyond that without ports)",
+                "the receive ring and the frames to send, shared with the kernel (RssFile and RssShmem beyond those without ports)",
             );
         }
     }
@@ -105,7 +105,7 @@ fn one(bench: &Bench, ports: Ports) -> Result<(f64, f64, f64)> {
     let before = cpu_time(&daemon)?;
     host::measure_for(TIME)?;
     let share = 100.0 * (cpu_time(&daemon)? - before) / TIME.as_secs_f64();
-    Ok((share, status(&daemon, OWN)?, status(&daemon, MAPPED)?))
+    Ok((share, status(&daemon, OWN)?, shared(&daemon)?))
 }
 
 /// Seconds of processor time that a process has used.
@@ -119,6 +119,11 @@ fn cpu_time(process: &Background) -> Result<f64> {
         nanos += first.parse::<f64>()?;
     }
     Ok(nanos / 1e9)
+}
+
+/// Octets that a process shares with the kernel or with files.
+fn shared(process: &Background) -> Result<f64> {
+    MAPPED.into_iter().map(|key| status(process, key)).sum()
 }
 
 /// A figure of a process's memory, octets.

@@ -17,9 +17,9 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// `len` octets of zeros that belong to nobody else.
+    /// `len` octets of zeros to share with the kernel; the system's figures count them as shared.
     pub(super) fn anonymous(len: usize) -> io::Result<Self> {
-        Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        Self::map(len, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0)
     }
 
     /// `len` octets that a descriptor offers at `offset`.
