@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use control::api::model::ChangeAction;
 use control::config::model::{
-    Config, Driver, GroupMode, MacLimit, MacTable, Overflow, Policy, Port, PortGroup, Security, StaticMac,
-    Switch, Vlan, Workers,
+    Config, Driver, GroupMode, MacLimit, MacTable, Overflow, Policy, Port, PortGroup, Security, SocketMode,
+    StaticMac, Switch, Vlan, Workers,
 };
 use control::config::units::{
-    Ageing, Core, MacCount, Mtu, Name, StationMac, TableSize, VlanId, VlanRange, WorkerCount,
+    Ageing, Core, MacCount, Mtu, Name, QueuePairs, StationMac, TableSize, VlanId, VlanRange, WorkerCount,
 };
 use control::config::{diff, schema, text};
 use proptest::prelude::*;
@@ -253,6 +253,9 @@ fn the_schema_agrees_with_the_reader() {
         "{version: 1, switches: {a: {port-groups: {g: {}}, ports: {p: {tap: t}}}}}",
         "{version: 1, switches: {a: {port-groups: {g: {}}, ports: {p: {port-group: g, tap: abcdefghijklmnop}}}}}",
         "{version: 1, switches: {a: {port-groups: {g: {}}, ports: {p: {port-group: g, tap: t, enabled: 1}}}}}",
+        "{version: 1, switches: {a: {port-groups: {g: {}}, ports: {p: {port-group: g, stream: 7}}}}}",
+        "{version: 1, switches: {a: {port-groups: {g: {}}, ports: {p: {port-group: g, stream: /a, mode: both}}}}}",
+        "{version: 1, switches: {a: {port-groups: {g: {}}, ports: {p: {port-group: g, vhost-user: /a, queues: 65}}}}}",
     ] {
         let value: Value = serde_saphyr::from_str(bad).unwrap();
         assert_ne!(judge(&value), Vec::<String>::new(), "{bad}");
@@ -395,7 +398,14 @@ fn port() -> impl Strategy<Value = Port> {
         of(any::<bool>()),
         of(any::<bool>()),
     );
-    let device = (netdev(), netdev(), netns, driver, of(station()));
+    let socket = || of(name().prop_filter_map("no path", |name| format!("/run/{name}").parse().ok()));
+    let mode = of(proptest::sample::select(vec![
+        SocketMode::Client,
+        SocketMode::Server,
+    ]));
+    let queues = of((QueuePairs::MIN..=QueuePairs::MAX).prop_map(|queues| QueuePairs::new(queues).unwrap()));
+    let sockets = (socket(), socket(), mode, queues);
+    let device = (netdev(), netdev(), sockets, netns, driver, of(station()));
     (
         of(name()),
         device,
@@ -406,7 +416,7 @@ fn port() -> impl Strategy<Value = Port> {
         .prop_map(
             |(
                 port_group,
-                (tap, device, netns, driver, mac),
+                (tap, device, (vhost_user, stream, mode, queues), netns, driver, mac),
                 (enabled, persistent, offloads, isolated),
                 static_macs,
                 over,
@@ -414,6 +424,10 @@ fn port() -> impl Strategy<Value = Port> {
                 port_group,
                 tap,
                 device,
+                vhost_user,
+                stream,
+                mode,
+                queues,
                 mac,
                 enabled,
                 persistent,

@@ -167,9 +167,6 @@ switches:
             "9:63 switches.vs0.port-groups.web.arp-inspection: `arp-inspection` is not supported by this version | take `arp-inspection` out",
             "9:85 switches.vs0.port-groups.web.gateway: `gateway` is not supported by this version | take `gateway` out",
             "9:104 switches.vs0.port-groups.web.mode: `nat` is not supported by this version | supported: bridged",
-            "11:31 switches.vs0.ports.vm1.vhost-user: `vhost-user` is not supported by this version | take `vhost-user` out",
-            "11:58 switches.vs0.ports.vm1.mode: `mode` is not supported by this version | take `mode` out",
-            "12:31 switches.vs0.ports.vm2.stream: `stream` is not supported by this version | take `stream` out",
             "12:54 switches.vs0.ports.vm2.addresses: `addresses` is not supported by this version | take `addresses` out",
             "13:53 switches.vs0.ports.vm3.driver: `af-xdp` is not supported by this version | supported: auto, af-packet",
         ],
@@ -285,6 +282,10 @@ switches:
       d: { port-group: VM Network, tap: ., netns: /run/netns/x }
       e: { port-group: VM Network, tap: é234567890123456 }
       f: { port-group: VM Network, tap: f, netns: \"a\\nb\" }
+      g: { port-group: VM Network, stream: vm.sock }
+      h: { port-group: VM Network, stream: /run//vm.sock, mode: server }
+      i: { port-group: VM Network, vhost-user: /run/../vm.sock, queues: 0 }
+      j: { port-group: VM Network, vhost-user: /run/aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffgggggggggghhhhhhhhhhiiiiiiiiiijjjjjjjjjjabc, mode: listen }
 ",
         &[
             "5:7 switches.vs0.port-groups.\"\": a name must not be empty",
@@ -299,6 +300,12 @@ switches:
             "15:41 switches.vs0.ports.d.tap: `.` is no device's name",
             "16:41 switches.vs0.ports.e.tap: `é234567890123456` is too long for a device's name: 17 octets, at most 15 are allowed",
             "17:51 switches.vs0.ports.f.netns: `a\\nb` is no network namespace: its name under /run/netns or an absolute path is expected",
+            "18:44 switches.vs0.ports.g.stream: `vm.sock` is no path of a socket: an absolute one is expected, such as /run/vswitch/vm1.sock",
+            "19:44 switches.vs0.ports.h.stream: `/run//vm.sock` is no path of a socket: it is written without empty parts, `.`, `..` and control characters",
+            "20:48 switches.vs0.ports.i.vhost-user: `/run/../vm.sock` is no path of a socket: it is written without empty parts, `.`, `..` and control characters",
+            "20:73 switches.vs0.ports.i.queues: 0 is not a number of queue pairs: 1 to 64 are expected",
+            "21:48 switches.vs0.ports.j.vhost-user: `/run/aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffgggggggggghhhhhhhhhhiiiiiiiiiijjjjjjjjjjabc` is too long for the path of a socket: 108 octets, at most 107 are allowed",
+            "21:164 switches.vs0.ports.j.mode: unknown value `listen` | known values: client, server",
         ],
     );
 }
@@ -340,14 +347,18 @@ fn a_port_has_a_group_that_is_there_and_one_device() {
             "j: { port-group: web, tap: a, netns: red }",
             "k: { port-group: web, tap: k, driver: auto }",
             "l: { port-group: web, device: l, netns: red, persistent: true }",
+            "m: { port-group: web, stream: /run/m, offloads: true, queues: 2 }",
+            "n: { port-group: web, vhost-user: /run/m }",
+            "o: { port-group: web, tap: o, mode: server }",
+            "p: { port-group: web, vhost-user: /run/p, stream: /run/p }",
         ]),
         &[
             "9:24 switches.vs0.ports.a.port-group: there is no port group `wbe` in the switch `vs0` | did you mean `web`?",
             "10:24 switches.vs0.ports.b.port-group: there is no port group `production` in the switch `vs0` | known groups: web, lab, lan",
             "11:7 switches.vs0.ports.c: `port-group` is missing | known groups: web, lab, lan",
-            "12:7 switches.vs0.ports.d: `tap` or `device` is missing | `tap: NAME` makes a TAP that the switch owns, `device: NAME` attaches a netdev that exists",
-            "13:7 switches.vs0.ports.e: `tap` and `device` exclude each other | `tap` makes a TAP that the switch owns, `device` attaches a netdev that exists",
-            "14:7 switches.vs0.ports.f: `tap` or `device` is missing | `tap: NAME` makes a TAP that the switch owns, `device: NAME` attaches a netdev that exists",
+            "12:7 switches.vs0.ports.d: `tap`, `device`, `vhost-user` or `stream` is missing | `tap: NAME` makes a TAP that the switch owns, `device: NAME` attaches a netdev that exists, `vhost-user: PATH` shares memory with a VM through the socket of its hypervisor, `stream: PATH` is a socket for QEMU's `-netdev stream` or passt",
+            "13:7 switches.vs0.ports.e: `tap` and `device` exclude each other | `tap: NAME` makes a TAP that the switch owns, `device: NAME` attaches a netdev that exists",
+            "14:7 switches.vs0.ports.f: `tap`, `device`, `vhost-user` or `stream` is missing | `tap: NAME` makes a TAP that the switch owns, `device: NAME` attaches a netdev that exists, `vhost-user: PATH` shares memory with a VM through the socket of its hypervisor, `stream: PATH` is a socket for QEMU's `-netdev stream` or passt",
             "14:7 switches.vs0.ports.f: `port-group` is missing | known groups: web, lab, lan",
             "15:34 switches.vs0.ports.g.tap: the device `a` is taken by switches.vs0.ports.a",
             "16:37 switches.vs0.ports.h.device: the device `b` is taken by switches.vs0.ports.b",
@@ -355,6 +366,11 @@ fn a_port_has_a_group_that_is_there_and_one_device() {
             "19:45 switches.vs0.ports.k.driver: `driver` is for ports with `device`",
             "20:47 switches.vs0.ports.l.netns: `netns` is for ports with `tap`",
             "20:64 switches.vs0.ports.l.persistent: `persistent` is for ports with `tap`",
+            "21:55 switches.vs0.ports.m.offloads: `offloads` is for ports with `tap` or `device`",
+            "21:69 switches.vs0.ports.m.queues: `queues` is for ports with `vhost-user`",
+            "22:41 switches.vs0.ports.n.vhost-user: the socket `/run/m` is taken by switches.vs0.ports.m",
+            "23:43 switches.vs0.ports.o.mode: `mode` is for ports with `vhost-user` or `stream`",
+            "24:7 switches.vs0.ports.p: `vhost-user` and `stream` exclude each other | `vhost-user: PATH` shares memory with a VM through the socket of its hypervisor, `stream: PATH` is a socket for QEMU's `-netdev stream` or passt",
         ],
     );
     check(
@@ -528,7 +544,7 @@ switches:
             "5:12 switches.vs0.port-groups.web: expected a map with the keys of a port group, found the number 5",
             "6:12 switches.vs0.port-groups.lab: tags are not supported | take out the word with the `!`",
             "8:34 switches.vs0.ports.a.tap: a device's name must not contain '/'",
-            "9:29 switches.vs0.ports.b.vhost-user: `vhost-user` is not supported by this version | take `vhost-user` out",
+            "9:41 switches.vs0.ports.b.vhost-user: `x` is no path of a socket: an absolute one is expected, such as /run/vswitch/vm1.sock",
             "10:12 switches.vs0.ports.c.port-group: expected a text, found a map",
         ],
     );
@@ -595,7 +611,7 @@ fn a_changed_value_is_judged_without_a_text() {
     assert_eq!(
         lines(&text::load_value(&value).unwrap_err()),
         [
-            "0:0 switches.vs0.ports.b.mtu: unknown key `mtu` | known keys: port-group, tap, device, mac, enabled, persistent, netns, driver, offloads, static-macs, vlan, security and 2 more",
+            "0:0 switches.vs0.ports.b.mtu: unknown key `mtu` | known keys: port-group, tap, device, vhost-user, stream, mac, enabled, persistent, netns, driver, offloads, mode and 6 more",
             "0:0 switches.vs0.ports.b.port-group: there is no port group `wbe` in the switch `vs0` | did you mean `web`?",
         ]
     );
@@ -618,9 +634,9 @@ switches:
 ",
     )
     .unwrap();
-    assert_eq!(valid.port("off").unwrap().attachment.device(), &"yes");
+    assert_eq!(valid.port("off").unwrap().attachment.device(), "yes");
     assert_eq!(valid.port("1e3").unwrap().group, "100");
-    assert_eq!(valid.port("1e3").unwrap().attachment.device(), &"0x1");
+    assert_eq!(valid.port("1e3").unwrap().attachment.device(), "0x1");
     assert_eq!(&text::parse(&valid.config().to_yaml()).unwrap(), valid.config());
 }
 

@@ -1,17 +1,21 @@
-//! What workers have to tell the control plane: a bounded queue that is never waited for.
+//! What workers have to tell the control plane: a bounded queue that is never waited for, and the latest state of each peer.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam::queue::ArrayQueue;
 use switch_core::addr::MacAddr;
 use switch_core::id::PortId;
 use switch_core::vid::Vid;
 
+use crate::io::{Peer, PeerId};
+
 /// Events that wait for the control plane at most.
 const QUEUE: usize = 1024;
 
 /// What a worker has to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A MAC address moved between ports.
     MacMoved {
@@ -38,11 +42,21 @@ pub enum Event {
         /// The system's error.
         errno: i32,
     },
+    /// The process at the other end of a port's socket came or went.
+    Peer {
+        /// Of which [`PeerSink`](crate::io::PeerSink).
+        peer: PeerId,
+        /// How it is now.
+        state: Peer,
+    },
 }
 
 pub(crate) struct Events {
     queue: ArrayQueue<Event>,
     lost: AtomicU64,
+    /// At most one entry for each sink.
+    peers: Mutex<VecDeque<(PeerId, Peer)>>,
+    next_peer: AtomicU64,
     notify: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -51,6 +65,8 @@ impl Events {
         Self {
             queue: ArrayQueue::new(QUEUE),
             lost: AtomicU64::new(0),
+            peers: Mutex::default(),
+            next_peer: AtomicU64::new(0),
             notify,
         }
     }
@@ -63,8 +79,31 @@ impl Events {
         (self.notify)();
     }
 
+    /// A number for another sink.
+    pub(crate) fn peer_id(&self) -> PeerId {
+        PeerId(self.next_peer.fetch_add(1, Relaxed))
+    }
+
+    /// Tells how a peer is, in place of what was told of it and not taken yet.
+    pub(crate) fn tell_peer(&self, peer: PeerId, state: Peer) {
+        let mut peers = self.peers();
+        match peers.iter_mut().find(|(known, _)| *known == peer) {
+            Some((_, known)) => *known = state,
+            None => peers.push_back((peer, state)),
+        }
+        drop(peers);
+        (self.notify)();
+    }
+
+    fn peers(&self) -> MutexGuard<'_, VecDeque<(PeerId, Peer)>> {
+        // Nothing panics while it is held.
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn take(&self) -> Option<Event> {
-        self.queue.pop()
+        let peer = self.peers().pop_front();
+        peer.map(|(peer, state)| Event::Peer { peer, state })
+            .or_else(|| self.queue.pop())
     }
 
     pub(crate) fn lost(&self) -> u64 {

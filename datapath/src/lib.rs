@@ -73,7 +73,7 @@ pub enum StartError {
 pub(crate) struct Shared {
     started: Instant,
     captures: Arc<Captures>,
-    events: Events,
+    events: Arc<Events>,
     workers: Box<[WorkerShared]>,
 }
 
@@ -126,7 +126,7 @@ impl Datapath {
         let shared = Arc::new(Shared {
             started: Instant::now(),
             captures: Arc::new(Captures::default()),
-            events: Events::new(notify),
+            events: Arc::new(Events::new(notify)),
             workers,
         });
         let mut datapath = Self {
@@ -275,6 +275,11 @@ impl Datapath {
             .iter()
             .map(|worker| worker.counters.read(total))
             .collect()
+    }
+
+    /// Where a port with a peer, that is about to be opened, says how that peer is.
+    pub fn peer_sink(&self) -> io::PeerSink {
+        io::PeerSink::new(&self.shared.events)
     }
 
     /// The next event, if one is there. Never waits.

@@ -190,7 +190,7 @@ fn a_moved_address_is_told() {
     receive(&socket);
     let mut event = None;
     wait_until("the event", || {
-        event = event.or_else(|| datapath.try_event());
+        event = event.take().or_else(|| datapath.try_event());
         event.is_some()
     });
     let mac = "02:00:00:00:00:09".parse().unwrap();
@@ -254,7 +254,7 @@ fn a_broken_device_is_told_and_hurts_no_other() {
     sockets[0].send(&support::BREAK).unwrap();
     let mut event = None;
     wait_until("the event", || {
-        event = event.or_else(|| datapath.try_event());
+        event = event.take().or_else(|| datapath.try_event());
         event.is_some()
     });
     assert_eq!(

@@ -184,9 +184,9 @@ pub struct PortRow {
     pub switch: String,
     /// Its port group.
     pub group: String,
-    /// `tap` or `device`.
+    /// `tap`, `device`, `vhost-user` or `stream`.
     pub kind: String,
-    /// Name of the netdev.
+    /// Name of the netdev, or path of the socket.
     pub device: String,
     /// `up` or `down`.
     pub state: PortState,
@@ -315,7 +315,7 @@ pub struct Flushed {
     pub removed: usize,
 }
 
-/// `POST /v1/ports`, `PATCH /v1/ports/NAME`: keys of a port as in the file (`port-group`, `tap`, `device`, `mac`, `vlan` …).
+/// `POST /v1/ports`, `PATCH /v1/ports/NAME`: keys of a port as in the file (`port-group`, `tap`, `device`, `vhost-user`, `stream`, `mac`, `vlan` …).
 /// A dotted key such as `security.promiscuous` sets one key of a map and leaves its neighbours alone. In a PATCH a key with
 /// the value `null` is removed, so that the group's holds again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

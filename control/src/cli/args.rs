@@ -204,6 +204,8 @@ pub(crate) enum PortCommand {
 Examples:
   vswitchctl port add vm4 --group web --tap vm4 --mac 52:54:00:00:00:04
   vswitchctl port add vm5 --group web --device vnet5
+  vswitchctl port add vm6 --group web --stream /run/vswitch/vm6.sock
+  vswitchctl port add vm7 --group web --vhost-user /run/vswitch/vm7.sock
   vswitchctl port add c1 --group web --tap eth0 --netns c1
   vswitchctl port add fw --group web --tap fw --vlan '{trunk: [100, 200-299], native: 1}'
   vswitchctl port add probe --group web --tap probe --set security.promiscuous=accept")]
@@ -252,7 +254,7 @@ Examples:
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["tap", "device"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["tap", "device", "vhost_user", "stream"]))]
 pub(crate) struct PortAddArgs {
     /// Name of the new port.
     pub(crate) name: String,
@@ -265,6 +267,18 @@ pub(crate) struct PortAddArgs {
     /// Attach this netdev: a VM's TAP, a veth, a NIC.
     #[arg(long, value_name = "DEV")]
     pub(crate) device: Option<String>,
+    /// Share memory with a VM by this socket of its hypervisor.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) vhost_user: Option<String>,
+    /// Exchange frames by this stream socket: QEMU's `-netdev stream`, passt.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) stream: Option<String>,
+    /// Who listens on the socket: the switch (server) or the other side (client).
+    #[arg(long, conflicts_with_all = ["tap", "device"])]
+    pub(crate) mode: Option<SocketModeArg>,
+    /// The most pairs of queues that the VM may use.
+    #[arg(long, value_name = "N", requires = "vhost_user")]
+    pub(crate) queues: Option<u16>,
     /// Make the TAP in this network namespace.
     #[arg(long, value_name = "NAME", requires = "tap")]
     pub(crate) netns: Option<String>,
@@ -280,6 +294,25 @@ pub(crate) struct PortAddArgs {
     /// Any other key of a port, as in the file.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+}
+
+/// Who listens on the socket of a new port.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SocketModeArg {
+    /// The other side.
+    Client,
+    /// The switch.
+    Server,
+}
+
+impl SocketModeArg {
+    /// The word of the file.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

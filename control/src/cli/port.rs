@@ -241,10 +241,20 @@ fn counters(stats: &PortStats, human: bool, paint: Paint) -> String {
 fn addition(args: PortAddArgs) -> Result<PortEdit, CliError> {
     let mut settings = Map::new();
     settings.insert("port-group".into(), args.group.into());
-    for (key, value) in [("tap", args.tap), ("device", args.device), ("netns", args.netns)] {
+    for (key, value) in [
+        ("tap", args.tap),
+        ("device", args.device),
+        ("vhost-user", args.vhost_user),
+        ("stream", args.stream),
+        ("mode", args.mode.map(|mode| mode.word().to_owned())),
+        ("netns", args.netns),
+    ] {
         if let Some(value) = value {
             settings.insert(key.into(), value.into());
         }
+    }
+    if let Some(queues) = args.queues {
+        settings.insert("queues".into(), queues.into());
     }
     if let Some(mac) = args.mac {
         settings.insert("mac".into(), mac.to_string().into());

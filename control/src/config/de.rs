@@ -177,9 +177,7 @@ fn is_later_key(path: &Path) -> bool {
         [key] => ["acls", "cluster", "sets", "export"].contains(key),
         ["switches", _, key] => ["uplinks", "teaming", "mirrors", "overlay"].contains(key),
         ["switches", _, "port-groups", _, key] => GROUP.contains(key),
-        ["switches", _, "ports", _, key] => {
-            GROUP.contains(key) || ["mode", "stream", "vhost-user"].contains(key)
-        }
+        ["switches", _, "ports", _, key] => GROUP.contains(key),
         _ => false,
     }
 }

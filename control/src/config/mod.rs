@@ -6,6 +6,7 @@
 //!
 //! Everything here is pure but for the [`compile::Registry`], which keeps what must survive a change of configuration.
 
+mod attachment;
 pub mod compile;
 mod de;
 pub mod diff;

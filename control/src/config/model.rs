@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use switch_core::vid::Tpid;
 
 use super::units::{
-    Ageing, Core, MacCount, Mtu, Name, NetdevName, Netns, StationMac, TableSize, VlanId, VlanList,
-    WorkerCount,
+    Ageing, Core, MacCount, Mtu, Name, NetdevName, Netns, QueuePairs, SocketPath, StationMac, TableSize,
+    VlanId, VlanList, WorkerCount,
 };
 
 /// Version of the file's form. There is one so far.
@@ -397,7 +397,7 @@ pub enum Overflow {
     Flood,
 }
 
-/// A port. It has a `port-group` and one of `tap` and `device`; a key of its group given here overrides it.
+/// A port. It has a `port-group` and one of `tap`, `device`, `vhost-user` and `stream`; a key of its group given here overrides it.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(
     rename_all = "kebab-case",
@@ -416,6 +416,12 @@ pub struct Port {
     /// Name of an existing netdev: a VM's TAP, a veth, a NIC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<NetdevName>,
+    /// Path of the socket by which a hypervisor shares a VM's memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost_user: Option<SocketPath>,
+    /// Path of a Unix stream socket on which each frame is sent behind its length: QEMU's `-netdev stream`, passt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<SocketPath>,
     /// The configured MAC address of the guest; left out: the first one seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<StationMac>,
@@ -434,10 +440,17 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "auto"))]
     pub driver: Option<Driver>,
-    /// The device may send and be given super-frames and partial checksums.
+    /// The device may send and be given super-frames and partial checksums (`tap` and `device` only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = true))]
     pub offloads: Option<bool>,
+    /// Who listens on the socket (`vhost-user` and `stream` only). Default: `client` with `vhost-user`, `server` with `stream`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<SocketMode>,
+    /// The most pairs of queues that the VM may use (`vhost-user` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = QueuePairs::ALL.get()))]
+    pub queues: Option<QueuePairs>,
     /// MAC table entries of this port that never age and never move.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub static_macs: Vec<StaticMac>,
@@ -468,6 +481,25 @@ pub enum Driver {
     Auto,
     /// AF_PACKET with `PACKET_VNET_HDR`.
     AfPacket,
+}
+
+/// Who listens on a port's socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", expecting = "`client` or `server`")]
+pub enum SocketMode {
+    /// The other side; the switch connects, and again whenever the connection is lost.
+    Client,
+    /// The switch.
+    Server,
+}
+
+impl From<SocketMode> for datapath::io::SocketMode {
+    fn from(mode: SocketMode) -> Self {
+        match mode {
+            SocketMode::Client => Self::Client,
+            SocketMode::Server => Self::Server,
+        }
+    }
 }
 
 /// A MAC table entry that never ages and never moves.

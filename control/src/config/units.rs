@@ -254,6 +254,52 @@ impl JsonSchema for Netns {
     }
 }
 
+/// Path of a Unix socket: absolute, and so that two equal sockets have equal paths.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SocketPath(String);
+
+text_newtype!(SocketPath);
+
+impl SocketPath {
+    fn check(text: &str) -> Result<(), UnitError> {
+        let max = datapath::io::SOCKET_PATH;
+        let shown = text.escape_debug();
+        let Some(rest) = text.strip_prefix('/') else {
+            return Err(UnitError(format!(
+                "`{shown}` is no path of a socket: an absolute one is expected, such as /run/vswitch/vm1.sock"
+            )));
+        };
+        if text.len() > max {
+            return Err(UnitError(format!(
+                "`{shown}` is too long for the path of a socket: {} octets, at most {max} are allowed",
+                text.len()
+            )));
+        }
+        if text.contains(char::is_control) || rest.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(UnitError(format!(
+                "`{shown}` is no path of a socket: it is written without empty parts, `.`, `..` and control characters"
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl JsonSchema for SocketPath {
+    fn schema_name() -> Cow<'static, str> {
+        "SocketPath".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^/",
+            "maxLength": datapath::io::SOCKET_PATH,
+            "description": "Absolute path of a Unix socket, at most 107 octets.",
+        })
+    }
+}
+
 /// Defines a whole number within bounds.
 macro_rules! bounded {
     ($(#[$doc:meta])* $name:ident($inner:ty): $min:expr, $max:expr, $what:literal) => {
@@ -334,8 +380,17 @@ bounded! {
     Core(u16): 0, 8191, "a core"
 }
 bounded! {
+    /// How many pairs of a receive and a transmit queue.
+    QueuePairs(u16): 1, 64, "a number of queue pairs"
+}
+bounded! {
     /// Bound on the MAC addresses behind one port.
     MacCount(u32): 1, 1 << 20, "a number of MAC addresses"
+}
+
+impl QueuePairs {
+    /// As many as there may be: who has them decides how many it uses.
+    pub const ALL: Self = Self(Self::MAX);
 }
 
 impl VlanId {

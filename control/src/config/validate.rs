@@ -2,7 +2,7 @@
 //! file alone does not show, and puts in the defaults.
 //!
 //! Invariants of a [`ValidConfig`], on which [`super::compile()`] relies: a port's group exists; port names are unique across the
-//! switches; no netdev belongs to two ports; a static entry's VLAN is carried by its port and its address belongs to no other
+//! switches; no netdev and no socket belongs to two ports; a static entry's VLAN is carried by its port and its address belongs to no other
 //! port in that VLAN; a MAC table has room for its static entries; there are at most [`MAX_PORTS`] ports.
 
 use std::collections::HashMap;
@@ -15,11 +15,13 @@ use switch_core::snapshot;
 use switch_core::vid::Vid;
 use switch_core::vlan::VlanPolicy;
 
+pub use super::attachment::Attachment;
+use super::attachment::Place;
 use super::model::{
-    Config, Driver, GroupMode, MacLimit, Overflow, Policy, Port, PortGroup, Security, Switch, Vlan, Workers,
+    Config, GroupMode, MacLimit, Overflow, Policy, Port, PortGroup, Security, Switch, Vlan, Workers,
 };
 use super::path::Path;
-use super::units::{Name, NetdevName, Netns, WorkerCount};
+use super::units::{Name, WorkerCount};
 
 /// The most switches a configuration may have.
 pub const MAX_SWITCHES: usize = 1024;
@@ -42,7 +44,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(path: Path, message: impl Into<String>) -> Self {
+    pub(super) fn new(path: Path, message: impl Into<String>) -> Self {
         Self {
             path,
             message: message.into(),
@@ -51,56 +53,14 @@ impl ConfigError {
         }
     }
 
-    fn help(mut self, help: impl Into<String>) -> Self {
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    fn depends(mut self, path: Path) -> Self {
+    pub(super) fn depends(mut self, path: Path) -> Self {
         self.depends.push(path);
         self
-    }
-}
-
-/// What is behind a port.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Attachment {
-    /// A TAP that the switch owns.
-    Tap {
-        /// Name of the netdev.
-        device: NetdevName,
-        /// Where it is made; `None`: the daemon's own namespace.
-        netns: Option<Netns>,
-        /// The netdev stays when the daemon ends.
-        persistent: bool,
-        /// Super-frames and partial checksums may be used.
-        offloads: bool,
-    },
-    /// An existing netdev.
-    Device {
-        /// Name of the netdev.
-        device: NetdevName,
-        /// How it is attached.
-        driver: Driver,
-        /// Super-frames and partial checksums may be used.
-        offloads: bool,
-    },
-}
-
-impl Attachment {
-    /// `tap` or `device`.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Tap { .. } => "tap",
-            Self::Device { .. } => "device",
-        }
-    }
-
-    /// Name of the netdev.
-    pub fn device(&self) -> &NetdevName {
-        match self {
-            Self::Tap { device, .. } | Self::Device { device, .. } => device,
-        }
     }
 }
 
@@ -353,28 +313,7 @@ impl EffectivePort {
     pub fn settings(&self) -> Value {
         let mut settings = Map::new();
         settings.insert("port-group".into(), json!(self.group));
-        match &self.attachment {
-            Attachment::Tap {
-                device,
-                netns,
-                persistent,
-                offloads,
-            } => {
-                settings.insert("tap".into(), json!(device));
-                settings.insert("netns".into(), json!(netns));
-                settings.insert("persistent".into(), json!(persistent));
-                settings.insert("offloads".into(), json!(offloads));
-            }
-            Attachment::Device {
-                device,
-                driver,
-                offloads,
-            } => {
-                settings.insert("device".into(), json!(device));
-                settings.insert("driver".into(), json!(driver));
-                settings.insert("offloads".into(), json!(offloads));
-            }
-        }
+        settings.extend(self.attachment.settings());
         settings.insert("mac".into(), json!(self.mac));
         settings.insert("enabled".into(), json!(self.enabled));
         settings.extend(self.rules.settings());
@@ -517,8 +456,8 @@ struct Check {
     errors: Vec<ConfigError>,
     /// Where a port's name was first used.
     names: HashMap<Name, Path>,
-    /// Where a netdev was first used.
-    netdevs: HashMap<(Option<Netns>, NetdevName), Path>,
+    /// Where a netdev or a socket was first used.
+    places: HashMap<Place, Path>,
 }
 
 impl Check {
@@ -642,68 +581,18 @@ impl Check {
     }
 
     fn attachment(&mut self, port: &Port, path: &Path) -> Option<Attachment> {
-        let offloads = port.offloads.unwrap_or(true);
-        let only = |check: &mut Self, set: bool, key: &str, of: &str, depends: &str| {
-            if set {
-                check.errors.push(
-                    ConfigError::new(path.key(key), format!("`{key}` is for ports with `{of}`"))
-                        .depends(path.key(depends)),
-                );
-            }
-        };
-        let attachment = match (&port.tap, &port.device) {
-            (Some(device), None) => {
-                only(self, port.driver.is_some(), "driver", "device", "device");
-                Attachment::Tap {
-                    device: device.clone(),
-                    netns: port.netns.clone(),
-                    persistent: port.persistent.unwrap_or(false),
-                    offloads,
-                }
-            }
-            (None, Some(device)) => {
-                only(self, port.netns.is_some(), "netns", "tap", "tap");
-                only(self, port.persistent.is_some(), "persistent", "tap", "tap");
-                Attachment::Device {
-                    device: device.clone(),
-                    driver: port.driver.unwrap_or_default(),
-                    offloads,
-                }
-            }
-            (Some(_), Some(_)) => {
-                self.errors.push(
-                    ConfigError::new(path.clone(), "`tap` and `device` exclude each other").help(
-                        "`tap` makes a TAP that the switch owns, `device` attaches a netdev that exists",
-                    ),
-                );
-                return None;
-            }
-            (None, None) => {
-                self.errors.push(
-                    ConfigError::new(path.clone(), "`tap` or `device` is missing")
-                        .help("`tap: NAME` makes a TAP that the switch owns, `device: NAME` attaches a netdev that exists")
-                        .depends(path.key("tap"))
-                        .depends(path.key("device"))
-                        .depends(path.key("vhost-user"))
-                        .depends(path.key("stream")),
-                );
-                return None;
-            }
-        };
-        let key = (
-            port.netns.clone().filter(|_| port.tap.is_some()),
-            attachment.device().clone(),
-        );
-        if let Some(first) = self.netdevs.get(&key) {
+        let attachment = Attachment::of(port, path, &mut self.errors)?;
+        let place = attachment.place();
+        if let Some(first) = self.places.get(&place) {
             let error = ConfigError::new(
                 path.key(attachment.kind()),
-                format!("the device `{}` is taken by {first}", key.1),
+                format!("{place} is taken by {first}"),
             )
             .depends(path.key("netns"))
             .depends(first.key("netns"));
             self.errors.push(error);
         } else {
-            self.netdevs.insert(key, path.clone());
+            self.places.insert(place, path.clone());
         }
         Some(attachment)
     }

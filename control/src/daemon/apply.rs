@@ -306,7 +306,7 @@ impl Daemon {
                     let mut users = self
                         .ports
                         .iter()
-                        .filter(|(_, other)| other.spec.netdev() == spec.netdev())
+                        .filter(|(_, other)| other.spec.place() == spec.place())
                         .peekable();
                     if users.peek().is_some() {
                         plan.again.push(name.to_owned());
@@ -402,6 +402,7 @@ impl Daemon {
                 _ => match DeviceSpec::of(port, config.switch_of(port), self.datapath.workers()) {
                     DeviceSpec::Packet(spec) => missing(&self.links, &spec.device),
                     DeviceSpec::Tap(spec) => missing_netns(&spec).map(|error| error.to_string()),
+                    DeviceSpec::VhostUser(_) | DeviceSpec::Stream(_) => None,
                 },
             };
             if let Some(reason) = reason.filter(|_| port.enabled) {
@@ -559,7 +560,7 @@ fn host_addresses(config: &ValidConfig) -> Vec<String> {
     }
     let devices = config.ports().iter().filter_map(|port| match &port.attachment {
         Attachment::Device { device, .. } => Some((port.name.as_str(), device.as_str())),
-        Attachment::Tap { .. } => None,
+        _ => None,
     });
     devices
         .filter_map(|(port, device)| {

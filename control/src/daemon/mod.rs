@@ -270,7 +270,7 @@ impl Daemon {
 
     /// Takes the events of the workers.
     pub fn take_events(&mut self) {
-        let mut failed = false;
+        let (mut failed, mut changed) = (false, false);
         let now = Instant::now();
         while let Some(event) = self.datapath.try_event() {
             match event {
@@ -280,6 +280,7 @@ impl Daemon {
                         self.tell_move(told);
                     }
                 }
+                Event::Peer { peer, state } => changed |= self.peer_told(peer, state),
                 Event::PortFailed { port, errno } => {
                     self.port_failed(port, errno, now);
                     failed = true;
@@ -301,6 +302,9 @@ impl Daemon {
             let message = format!("{} events of the workers were lost", lost - self.lost_events);
             self.tell_of(Kind::Lost, None, message);
             self.lost_events = lost;
+        }
+        if changed {
+            self.publish(Vec::new());
         }
         if failed {
             self.reconcile(now);

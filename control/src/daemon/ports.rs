@@ -5,15 +5,17 @@
 //! is attached when it is opened, until a worker finds it broken. An open TAP keeps the namespace that it was made in alive
 //! after its name was deleted, so the names are watched too ([`Daemon::namespaces_changed`]). What cannot be opened is tried again after
 //! [`delay`], which grows so that a device that flaps costs little; for a netdev that is not there nothing is tried,
-//! because netlink tells when it comes.
+//! because netlink tells when it comes. A port with a peer (`vhost-user`, `stream`) is open for as long as it is configured, and up while the
+//! peer is there ([`Daemon::peer_told`]); whether and when to connect again is the datapath's affair.
 
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use datapath::io::{self, OpenError, PacketSpec, TapSpec};
+use datapath::io::{self, OpenError, PacketSpec, Peer, PeerId, PeerSink, StreamSpec, TapSpec, VhostUserSpec};
 use switch_core::id::PortId;
 use tokio::time::Instant;
 
@@ -45,6 +47,28 @@ pub enum DeviceSpec {
     Tap(TapSpec),
     /// An existing netdev.
     Packet(PacketSpec),
+    /// The memory of a VM.
+    VhostUser(VhostUserSpec),
+    /// Frames on a Unix stream socket.
+    Stream(StreamSpec),
+}
+
+/// What a port holds while it is open; no two ports may hold the same at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// A netdev in a namespace (`None`: the daemon's).
+    Netdev(Option<&'a str>, &'a str),
+    /// A Unix socket.
+    Socket(&'a Path),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Netdev(_, name) => f.write_str(name),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
 }
 
 impl DeviceSpec {
@@ -74,22 +98,60 @@ impl DeviceSpec {
                 offloads: *offloads,
                 queues: workers,
             }),
+            Attachment::VhostUser { socket, mode, queues } => Self::VhostUser(VhostUserSpec {
+                socket: socket.as_str().into(),
+                mode: (*mode).into(),
+                pairs: queues.get().into(),
+                queues: workers,
+                mtu: switch.mtu,
+            }),
+            Attachment::Stream { socket, mode } => Self::Stream(StreamSpec {
+                socket: socket.as_str().into(),
+                mode: (*mode).into(),
+                queues: workers,
+            }),
         }
     }
 
-    /// Where the netdev is and what it is called; no two ports may have the same at a time.
-    pub fn netdev(&self) -> (Option<&str>, &str) {
+    /// What it holds while it is open.
+    pub fn place(&self) -> Place<'_> {
         match self {
-            Self::Tap(tap) => (tap.netns.as_deref(), &tap.name),
-            Self::Packet(packet) => (None, &packet.device),
+            Self::Tap(tap) => Place::Netdev(tap.netns.as_deref(), &tap.name),
+            Self::Packet(packet) => Place::Netdev(None, &packet.device),
+            Self::VhostUser(VhostUserSpec { socket, .. }) | Self::Stream(StreamSpec { socket, .. }) => {
+                Place::Socket(socket)
+            }
         }
     }
+
+    /// The network namespace that the configuration names for it.
+    fn netns(&self) -> Option<&str> {
+        match self.place() {
+            Place::Netdev(netns, _) => netns,
+            Place::Socket(_) => None,
+        }
+    }
+
+    /// Whether another process at the end of a socket has to be there.
+    fn has_peer(&self) -> bool {
+        matches!(self, Self::VhostUser(_) | Self::Stream(_))
+    }
+}
+
+/// Why a port with a peer carries nothing before the datapath has told of that peer.
+fn awaited(spec: &DeviceSpec) -> Option<String> {
+    let (DeviceSpec::VhostUser(VhostUserSpec { socket, mode, .. })
+    | DeviceSpec::Stream(StreamSpec { socket, mode, .. })) = spec
+    else {
+        return None;
+    };
+    Some(io::peer::awaited(socket, *mode))
 }
 
 /// Opens devices; the kernel's, but for tests.
 pub trait Opener: Send {
-    /// One queue per worker.
-    fn open(&self, spec: &DeviceSpec) -> Result<Queues, OpenError>;
+    /// One queue per worker. A port with a peer tells `peer` of it.
+    fn open(&self, spec: &DeviceSpec, peer: PeerSink) -> Result<Queues, OpenError>;
 }
 
 /// Opens the kernel's devices.
@@ -97,14 +159,15 @@ pub trait Opener: Send {
 pub struct Kernel;
 
 impl Opener for Kernel {
-    fn open(&self, spec: &DeviceSpec) -> Result<Queues, OpenError> {
-        let (_, device) = spec.netdev();
+    fn open(&self, spec: &DeviceSpec, peer: PeerSink) -> Result<Queues, OpenError> {
         let _reserve = Reserve::take().map_err(|_| OpenError::Descriptors {
-            device: device.to_owned(),
+            device: spec.place().to_string(),
         })?;
         match spec {
             DeviceSpec::Tap(spec) => io::open_tap(spec),
             DeviceSpec::Packet(spec) => io::open_packet(spec),
+            DeviceSpec::VhostUser(spec) => io::open_vhost_user(spec, peer),
+            DeviceSpec::Stream(spec) => io::open_stream(spec, peer),
         }
     }
 }
@@ -125,6 +188,8 @@ struct Attached {
     index: Option<u32>,
     /// The namespace that a TAP was made in, if one is named: deleting the name leaves it alive as long as the TAP is open.
     netns: Option<Identity>,
+    /// Who tells of the peer, where there is one.
+    peer: Option<PeerId>,
     since: Instant,
 }
 
@@ -138,8 +203,7 @@ fn netns_path(netns: &str) -> PathBuf {
 
 /// The namespace that has this name now.
 fn netns_identity(spec: &DeviceSpec) -> Option<Identity> {
-    let (netns, _) = spec.netdev();
-    let metadata = fs::metadata(netns_path(netns?)).ok()?;
+    let metadata = fs::metadata(netns_path(spec.netns()?)).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
 
@@ -228,10 +292,11 @@ impl Runtime {
         self.retry_at = (!missing).then(|| now + delay(self.failures.saturating_add(1)).min(longest));
     }
 
-    fn opened(&mut self, index: Option<u32>, now: Instant) {
+    fn opened(&mut self, index: Option<u32>, peer: PeerId, now: Instant) {
         self.attached = Some(Attached {
             index,
             netns: netns_identity(&self.spec),
+            peer: self.spec.has_peer().then_some(peer),
             since: now,
         });
         self.last_index = index;
@@ -252,7 +317,7 @@ impl Runtime {
 
     /// Netlink has told of a netdev of this name.
     pub(super) fn tell(&mut self, name: &str) {
-        self.told |= self.spec.netdev() == (None, name);
+        self.told |= self.spec.place() == Place::Netdev(None, name);
     }
 
     /// Netlink has told of all netdevs.
@@ -307,6 +372,14 @@ impl Daemon {
                 }
                 (Need::Nothing, self.tap_trouble(spec, runtime.told))
             }
+            DeviceSpec::VhostUser(_) | DeviceSpec::Stream(_) => {
+                let need = if runtime.attached.is_none() && due {
+                    Need::Open
+                } else {
+                    Need::Nothing
+                };
+                (need, runtime.trouble.clone())
+            }
         }
     }
 
@@ -326,7 +399,7 @@ impl Daemon {
     pub(super) fn open(&self, runtime: &mut Runtime, now: Instant) -> Option<Queues> {
         let link = match &runtime.spec {
             DeviceSpec::Packet(spec) => self.links.named(&spec.device).cloned(),
-            DeviceSpec::Tap(_) => None,
+            DeviceSpec::Tap(_) | DeviceSpec::VhostUser(_) | DeviceSpec::Stream(_) => None,
         };
         if let (DeviceSpec::Packet(_), Some(link)) = (&runtime.spec, &link)
             && !link.up
@@ -334,12 +407,16 @@ impl Daemon {
             runtime.trouble = link.trouble();
             return None;
         }
-        match self.opener.open(&runtime.spec) {
+        let sink = self.datapath.peer_sink();
+        let peer = sink.id();
+        match self.opener.open(&runtime.spec, sink) {
             Ok(queues) => {
-                runtime.opened(link.as_ref().map(|link| link.index), now);
+                runtime.opened(link.as_ref().map(|link| link.index), peer, now);
                 runtime.trouble = match &runtime.spec {
                     DeviceSpec::Packet(_) => link.and_then(|link| link.trouble()),
                     DeviceSpec::Tap(spec) => self.tap_trouble(spec, false),
+                    // The datapath's word on the peer is an event that waits until this is done.
+                    DeviceSpec::VhostUser(_) | DeviceSpec::Stream(_) => awaited(&runtime.spec),
                 };
                 Some(queues)
             }
@@ -417,7 +494,7 @@ impl Daemon {
             let Some(mut runtime) = self.ports.remove(&name) else {
                 continue;
             };
-            if runtime.spec.netdev().0.is_some() {
+            if runtime.spec.netns().is_some() {
                 let identity = netns_identity(&runtime.spec);
                 match runtime.attached {
                     Some(attached) if attached.netns != identity => {
@@ -462,6 +539,32 @@ impl Daemon {
         }
     }
 
+    /// The peer of a port came or went. True if that changes which ports are up.
+    pub(super) fn peer_told(&mut self, peer: PeerId, state: Peer) -> bool {
+        let port = self.ports.iter_mut().find(|(_, runtime)| {
+            runtime
+                .attached
+                .is_some_and(|attached| attached.peer == Some(peer))
+        });
+        // One of a port that was closed meanwhile.
+        let Some((name, runtime)) = port else { return false };
+        let before = (runtime.is_up(), runtime.trouble.take());
+        let present = state == Peer::Present;
+        if let Peer::Absent(reason) = state {
+            runtime.trouble = Some(reason);
+        }
+        let after = (runtime.is_up(), &runtime.trouble);
+        let (changed, differs) = (before.0 != after.0, before.1 != *after.1);
+        let name = name.clone();
+        if present {
+            self.forget_guest(&name);
+        }
+        if differs {
+            self.tell_state(&name);
+        }
+        changed
+    }
+
     /// A worker found the device of a port gone or broken.
     pub(super) fn port_failed(&mut self, id: PortId, errno: i32, now: Instant) {
         let name = self.port_name(id);
@@ -474,9 +577,9 @@ impl Daemon {
             }
             runtime.failures = runtime.failures.saturating_add(1);
             self.detach(&name, &mut runtime);
-            let (_, device) = runtime.spec.netdev();
             runtime.trouble = Some(format!(
-                "device {device} failed: {}; it is opened again",
+                "device {} failed: {}; it is opened again",
+                runtime.spec.place(),
                 std::io::Error::from_raw_os_error(errno)
             ));
             runtime.retry_at = Some(now + delay(runtime.failures));

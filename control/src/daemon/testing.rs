@@ -1,13 +1,13 @@
 //! A daemon over a real datapath and a real store, whose devices are fakes that say in a log what is done to them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use datapath::frame::Frame;
-use datapath::io::{OpenError, Outgoing, Queue};
+use datapath::io::{OpenError, Outgoing, PeerSink, Queue};
 use datapath::pool::Pool;
 use datapath::{Datapath, Options};
 use switch_core::offload::Capabilities;
@@ -56,11 +56,12 @@ struct FakeOpener {
     log: Log,
     busy: Arc<Mutex<HashSet<String>>>,
     missing: Arc<Mutex<HashSet<String>>>,
+    peers: Arc<Mutex<HashMap<String, PeerSink>>>,
 }
 
 impl Opener for FakeOpener {
-    fn open(&self, spec: &DeviceSpec) -> Result<Queues, OpenError> {
-        let device = spec.netdev().1.to_owned();
+    fn open(&self, spec: &DeviceSpec, peer: PeerSink) -> Result<Queues, OpenError> {
+        let device = spec.place().to_string();
         if self.busy.lock().unwrap().contains(&device) {
             return Err(OpenError::Busy { device });
         }
@@ -68,6 +69,7 @@ impl Opener for FakeOpener {
             return Err(OpenError::Missing { device });
         }
         self.log.lock().unwrap().push(format!("open {device}"));
+        self.peers.lock().unwrap().insert(device.clone(), peer);
         let (ours, theirs) = UnixStream::pair().unwrap();
         Ok(vec![Box::new(FakeQueue {
             name: device,
@@ -118,6 +120,8 @@ pub(crate) struct World {
     pub(crate) log: Log,
     pub(crate) busy: Arc<Mutex<HashSet<String>>>,
     pub(crate) missing: Arc<Mutex<HashSet<String>>>,
+    /// By what was opened.
+    pub(crate) peers: Arc<Mutex<HashMap<String, PeerSink>>>,
     pub(crate) fail: Arc<Mutex<bool>>,
     pub(crate) datapath: Arc<Datapath>,
     pub(crate) state: tempfile::TempDir,
@@ -130,6 +134,7 @@ impl World {
         let log = Log::default();
         let busy = Arc::default();
         let missing = Arc::default();
+        let peers = Arc::default();
         let fail = Arc::new(Mutex::new(false));
         let options = Options {
             workers: 1,
@@ -142,6 +147,7 @@ impl World {
                 log: Arc::clone(&log),
                 busy: Arc::clone(&busy),
                 missing: Arc::clone(&missing),
+                peers: Arc::clone(&peers),
             }),
             store: Box::new(LoggedStore {
                 store: Store::open(state.path()).unwrap(),
@@ -161,6 +167,7 @@ impl World {
             log,
             busy,
             missing,
+            peers,
             fail,
             datapath,
             state,

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use datapath::io::Peer;
 use serde_json::json;
 use switch_core::addr::MacAddr;
+use switch_core::frame::FrameView;
+use switch_core::offload::Offload;
+use switch_core::pipeline::{self, Mode, Silent};
 
 use super::testing::{World, link};
 use super::{Failure, Request};
@@ -489,6 +493,64 @@ async fn a_new_tap_is_down_until_it_is_set_up_or_moved_away() {
         Change::Gone { index: 5 },
     ]);
     assert_eq!(state(&world, "vm1"), (PortState::Up, None));
+}
+
+#[tokio::test]
+async fn a_port_with_a_peer_is_up_while_the_peer_is_there() {
+    let mut world = World::new();
+    let path = "/run/vswitch/vm2.sock";
+    let report = apply(
+        &mut world,
+        &TWO.replace("tap: tap2, netns: ns2", &format!("stream: {path}")),
+    );
+    assert_eq!(
+        report.warnings,
+        [format!("port vm2 is down: nobody has connected to {path} yet")]
+    );
+    let peer = world.peers.lock().unwrap()[path].clone();
+    let id = world.daemon.registry.port_id("vm2").unwrap();
+    let published = |world: &World| world.datapath.snapshot().port(id).unwrap().up;
+    assert!(!published(&world));
+    world.log();
+
+    peer.tell(Peer::Present);
+    world.daemon.take_events();
+    assert_eq!(state(&world, "vm2"), (PortState::Up, None));
+    assert!(published(&world));
+    // What was seen of one guest says nothing of the next.
+    let mut frame = [0xff; 64];
+    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 7]);
+    let view = FrameView {
+        port: id,
+        header: &frame,
+        len: frame.len(),
+        offload: Offload::default(),
+    };
+    let snapshot = world.datapath.snapshot();
+    let now = world.datapath.now();
+    pipeline::forward(&snapshot, now, &view, Mode::Live, &mut Vec::new(), &mut Silent).unwrap();
+    assert!(world.daemon.registry.state("vm2").unwrap().effective().is_some());
+    peer.tell(Peer::Absent("gone".to_owned()));
+    peer.tell(Peer::Present);
+    world.daemon.take_events();
+    assert_eq!(world.daemon.registry.state("vm2").unwrap().effective(), None);
+
+    peer.tell(Peer::Absent("gone".to_owned()));
+    world.daemon.take_events();
+    assert_eq!(state(&world, "vm2"), (PortState::Down, Some("gone".to_owned())));
+    assert!(!published(&world));
+    let rows = world.daemon.port_rows();
+    let row = rows.iter().find(|row| row.name == "vm2").unwrap();
+    assert_eq!((row.kind.as_str(), row.device.as_str()), ("stream", path));
+
+    // Neither a change of another port nor time opens it again; what its peer tells after it was closed is nobody's.
+    world.daemon.reconcile(tokio::time::Instant::now());
+    assert_eq!(world.log(), [""; 0]);
+    apply(&mut world, TWO);
+    peer.tell(Peer::Present);
+    world.daemon.take_events();
+    assert!(world.log().contains(&format!("close {path}")));
+    assert_eq!(state(&world, "vm2"), (PortState::Up, None));
 }
 
 #[tokio::test(start_paused = true)]

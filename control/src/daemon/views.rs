@@ -111,7 +111,7 @@ impl Daemon {
             switch: self.config.switch_of(port).name.as_str().to_owned(),
             group: port.group.as_str().to_owned(),
             kind: port.attachment.kind().to_owned(),
-            device: port.attachment.device().as_str().to_owned(),
+            device: port.attachment.device().to_owned(),
             state: if up { PortState::Up } else { PortState::Down },
             reason: runtime.and_then(Runtime::reason),
             mac: effective.or(port.mac),

@@ -16,11 +16,17 @@ use crate::frame::Frame;
 use crate::pool::Pool;
 
 pub mod packet;
+pub mod peer;
+pub mod stream;
 pub mod tap;
+mod vhost_user;
 mod vnet;
 
 pub use packet::open as open_packet;
+pub use peer::{Peer, PeerId, PeerSink, SOCKET_PATH, SocketMode, StreamSpec, VhostUserSpec};
+pub use stream::open as open_stream;
 pub use tap::open as open_tap;
+pub use vhost_user::open as open_vhost_user;
 
 /// Most frames of one batch.
 pub const BATCH: usize = 64;
@@ -179,6 +185,16 @@ pub enum OpenError {
     Descriptors {
         /// Its name.
         device: String,
+    },
+    /// This version can't.
+    #[error("`{device}` cannot be opened: {what} is not in this version; {instead}")]
+    Unsupported {
+        /// Path of its socket.
+        device: String,
+        /// What it is.
+        what: &'static str,
+        /// What to do.
+        instead: &'static str,
     },
     /// Anything else.
     #[error("`{device}` cannot be opened: {what}: {source}")]
