@@ -186,6 +186,32 @@ pub enum OpenError {
         /// Its name.
         device: String,
     },
+    /// Another process listens on the socket.
+    #[error(
+        "another process listens on `{device}`; give this port a socket of its own, or connect to that process with `mode: client`"
+    )]
+    SocketInUse {
+        /// Its path.
+        device: String,
+    },
+    /// The path is something else.
+    #[error("`{device}` is there and is not a socket; remove it, or choose another path")]
+    NotASocket {
+        /// The path.
+        device: String,
+    },
+    /// The socket cannot be made.
+    #[error(
+        "the socket `{device}` cannot be opened: {what}: {source}; its directory must be there, and writable by vswitchd"
+    )]
+    Socket {
+        /// Its path.
+        device: String,
+        /// What was tried.
+        what: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
     /// This version can't.
     #[error("`{device}` cannot be opened: {what} is not in this version; {instead}")]
     Unsupported {
@@ -209,6 +235,16 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Sorts an error of the system about the socket at a path.
+    fn from_socket(path: &std::path::Path, what: &'static str, source: io::Error) -> Self {
+        let device = path.display().to_string();
+        match source.raw_os_error() {
+            Some(libc::EMFILE) => Self::Descriptors { device },
+            Some(libc::EADDRINUSE) => Self::SocketInUse { device },
+            _ => Self::Socket { device, what, source },
+        }
+    }
+
     /// Sorts an error of the system.
     fn from_system(device: &str, what: &'static str, source: io::Error) -> Self {
         let device = device.to_owned();

@@ -73,6 +73,30 @@ impl Poller {
         super::check(result).map(drop)
     }
 
+    /// Waits for room to write to `fd` as well, or no more.
+    pub fn wait_for_room(&self, fd: BorrowedFd<'_>, number: u64, wanted: bool) -> io::Result<()> {
+        let room = if wanted { libc::EPOLLOUT } else { 0 };
+        let mut event = libc::epoll_event {
+            events: (libc::EPOLLIN | room) as u32,
+            u64: number,
+        };
+        // SAFETY: both descriptors are open, borrowed through the call; the event lives through it.
+        let result = unsafe {
+            libc::epoll_ctl(
+                self.epoll.as_raw_fd(),
+                libc::EPOLL_CTL_MOD,
+                fd.as_raw_fd(),
+                &mut event,
+            )
+        };
+        super::check(result).map(drop)
+    }
+
+    /// What is readable while any of them is ready: a set may be waited for in another.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.epoll)
+    }
+
     /// Waits for `fd` no more.
     pub fn remove(&self, fd: BorrowedFd<'_>) {
         let mut event = libc::epoll_event { events: 0, u64: 0 };
