@@ -1,5 +1,5 @@
 //! A real guest: QEMU (in software, so that it runs anywhere) with Debian's kernel for clouds and a small initramfs,
-//! its virtio-net device on a TAP that QEMU itself opens, as every hypervisor does.
+//! its virtio-net device on a TAP that QEMU itself opens, as every hypervisor does, or on any other of QEMU's backends.
 //!
 //! Kernel and initramfs are made once, from Debian packages, in the build directory. The guest is driven by a shell on
 //! its serial line.
@@ -77,9 +77,22 @@ impl Guest {
     /// # Panics
     /// If it does not come up.
     pub fn start(lab: &Lab, host: &Namespace, tap: &str, mac: MacAddr, offloads: Offloads) -> Self {
-        let image = image();
         let script = lab.write("tap-up", "#!/bin/sh\nexec ip link set \"$1\" up\n");
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("the lab's files are ours");
+        let netdev = format!(
+            "tap,ifname={tap},script={},downscript=no,vhost=off",
+            script.display()
+        );
+        Self::start_on(lab, host, &netdev, mac, offloads)
+    }
+
+    /// Starts a guest whose network device is on this backend (the value of QEMU's `-netdev`, less the id), and waits for its
+    /// shell.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn start_on(lab: &Lab, host: &Namespace, netdev: &str, mac: MacAddr, offloads: Offloads) -> Self {
+        let image = image();
         let mut device = format!("virtio-net-pci,netdev=net0,mac={mac},romfile=");
         if offloads == Offloads::Off {
             for feature in [
@@ -98,10 +111,7 @@ impl Guest {
                 device.push_str(&format!(",{feature}=off"));
             }
         }
-        let netdev = format!(
-            "tap,id=net0,ifname={tap},script={},downscript=no,vhost=off",
-            script.display()
-        );
+        let netdev = format!("{netdev},id=net0");
         let mut command: Vec<OsString> = [
             "qemu-system-x86_64",
             "-accel",
@@ -130,7 +140,7 @@ impl Guest {
             "-initrd".into(),
             image.join("initramfs").into(),
         ]);
-        let log = lab.path("qemu.log");
+        let log = lab.path(&format!("qemu-{mac}.log"));
         let mut qemu = Peer::spawn_with("ip", &host.in_here(&command), &log, |command| {
             command.stdin(Stdio::piped()).stdout(Stdio::piped());
         });

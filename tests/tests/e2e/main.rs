@@ -13,6 +13,7 @@ mod ovs;
 mod qemu;
 mod reach;
 mod security;
+mod stream;
 mod sum;
 mod transfer;
 mod vlan;

@@ -43,8 +43,8 @@ fn serve<T: Send>(station: &Namespace, port: u16, serve: impl FnOnce(std::net::T
     })
 }
 
-/// A file to the guest and one from it, compared by their checksums.
-fn transfers(station: &Namespace, guest: &mut Guest) {
+/// A file to the guest and one from it, compared by their checksums. The station has 10.0.0.1.
+pub(crate) fn transfers(station: &Namespace, guest: &mut Guest) {
     let data = Random::new(3).octets(FILE);
     let sum = sha256(&data);
     // The guest's client may be quicker than the server.
