@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the pipeline under a coverage-guided fuzzer, on stable Rust (see `fuzz/README.md`).
+//! `cargo xtask fuzz`: what takes input from outside under a coverage-guided fuzzer, on stable Rust (see `fuzz/README.md`).
 
 use std::fs;
 use std::path::Path;
@@ -13,45 +13,57 @@ use crate::host;
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 /// Octets of the longest input.
 const LONGEST: &str = "-max_len=512";
 /// Files that the corpus may have.
 const CORPUS: usize = 200;
 
-/// Fuzzes for so long; with `keep`, takes what is new into the corpus. True if no input failed.
+/// The programs, each with its corpus.
+const TARGETS: [&str; 2] = ["pipeline", "stream"];
+
+/// Fuzzes for so long altogether; with `keep`, takes what is new into the corpus. True if no input failed.
 pub fn run(seconds: u64, keep: bool) -> Result<bool> {
     let dir = host::root().join("fuzz");
-    let corpus = dir.join("corpus/pipeline");
-    let work = dir.join("work");
-    let artifacts = dir.join("artifacts");
-    for dir in [&work, &artifacts] {
-        fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
-    }
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build.current_dir(&dir).env("RUSTFLAGS", COVERAGE).args([
         "build",
         "--release",
         "--target",
-        TARGET,
-        "--bin",
-        "pipeline",
+        TRIPLE,
+        "--bins",
     ]);
-    ensure!(build.status()?.success(), "the fuzz target cannot be built");
-    let target = dir.join("target").join(TARGET).join("release/pipeline");
+    ensure!(build.status()?.success(), "the fuzz targets cannot be built");
+    // At least a second each: none at all would be for ever.
+    let share = (seconds / TARGETS.len() as u64).max(1);
+    for name in TARGETS {
+        fuzz(&dir, name, share, keep)?;
+    }
+    Ok(true)
+}
 
-    println!("{} inputs in the corpus, {seconds} s", count(&corpus)?);
+/// Fuzzes one target.
+fn fuzz(dir: &Path, name: &str, seconds: u64, keep: bool) -> Result<()> {
+    let corpus = dir.join("corpus").join(name);
+    let work = dir.join("work").join(name);
+    let artifacts = dir.join("artifacts");
+    for dir in [&corpus, &work, &artifacts] {
+        fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    }
+    let target = dir.join("target").join(TRIPLE).join("release").join(name);
+
+    println!("{name}: {} inputs in the corpus, {seconds} s", count(&corpus)?);
     let mut command = Command::new(&target);
     command
         .arg(format!("-max_total_time={seconds}"))
-        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .arg(format!("-artifact_prefix={}/{name}-", artifacts.display()))
         .args([LONGEST, "-print_final_stats=1"])
         .args([&work, &corpus]);
     let output = host::output(&mut command, Duration::from_secs(seconds + 120))?;
     let text = &output.stderr;
     if !output.status.success() {
         bail!(
-            "an input makes the pipeline panic or differ from its twin; it is in {}:\n{}",
+            "{name}: an input makes it panic or differ from its twin; it is in {}:\n{}",
             artifacts.display(),
             text.lines()
                 .filter(|line| !line.starts_with('#'))
@@ -68,7 +80,7 @@ pub fn run(seconds: u64, keep: bool) -> Result<bool> {
         .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))
         .context("libFuzzer did not say how many inputs it ran")?;
     println!(
-        "{} inputs run; coverage: {} edges, {} features; no failure",
+        "{name}: {} inputs run; coverage: {} edges, {} features; no failure",
         executed.trim(),
         word_after(last, "cov:"),
         word_after(last, "ft:")
@@ -76,7 +88,7 @@ pub fn run(seconds: u64, keep: bool) -> Result<bool> {
     if keep {
         merge(&target, &corpus, &work)?;
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Takes into the corpus what adds coverage, up to its bound.

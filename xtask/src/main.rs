@@ -43,9 +43,9 @@ enum Task {
         #[arg(long)]
         all: bool,
     },
-    /// Feeds the pipeline with what a fuzzer finds; see fuzz/README.md
+    /// Feeds what takes input from outside with what a fuzzer finds; see fuzz/README.md
     Fuzz {
-        /// How long
+        /// How long, all targets together
         #[arg(long, default_value_t = 60)]
         seconds: u64,
         /// Take inputs that reach something new into the corpus
