@@ -484,6 +484,20 @@ fn small_edits_ask_for_what_they_say() {
             "{trunk: [1, 2-3]}",
         ][..],
         &[
+            "port", "add", "vm5", "-g", "web", "--stream", "/run/vm5", "--mode", "client",
+        ],
+        &[
+            "port",
+            "add",
+            "vm6",
+            "-g",
+            "web",
+            "--vhost-user",
+            "/run/vm6",
+            "--queues",
+            "4",
+        ],
+        &[
             "port",
             "set",
             "vm4",
@@ -511,6 +525,18 @@ fn small_edits_ask_for_what_they_say() {
                 "/v1/ports",
                 json!({ "switch": null, "name": "vm4", "settings": {
                 "port-group": "web", "tap": "vm4", "mac": "52:54:00:00:00:04", "vlan": { "trunk": [1, "2-3"] } } })
+            ),
+            seen(
+                "POST",
+                "/v1/ports",
+                json!({ "switch": null, "name": "vm5", "settings": {
+                "port-group": "web", "stream": "/run/vm5", "mode": "client" } })
+            ),
+            seen(
+                "POST",
+                "/v1/ports",
+                json!({ "switch": null, "name": "vm6", "settings": {
+                "port-group": "web", "vhost-user": "/run/vm6", "queues": 4 } })
             ),
             seen(
                 "PATCH",

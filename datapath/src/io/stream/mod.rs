@@ -524,12 +524,9 @@ impl Queue for Owner {
             for (slice, item) in slices.iter_mut().zip(&*now) {
                 *slice = IoSlice::new(batch[usize::from(item.frame)].behind_header::<LENGTH>());
             }
-            let mut sent = match write(stream, &slices[..now.len()]) {
-                Ok(sent) => sent,
-                Err(_) => {
-                    refuse(now, DropReason::TxPortDown);
-                    return refuse(later, DropReason::TxPortDown);
-                }
+            let Ok(mut sent) = write(stream, &slices[..now.len()]) else {
+                refuse(now, DropReason::TxPortDown);
+                return refuse(later, DropReason::TxPortDown);
             };
             let mut full = false;
             for item in now {

@@ -1,9 +1,9 @@
 //! The Unix socket of a stream port: listening at a path, connecting to one, and being patient with both.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,8 +59,7 @@ impl Listener {
             identity: identity(path),
         };
         // … less what the umask takes away, which the group needs.
-        fs::set_permissions(path, Permissions::from_mode(MODE))
-            .map_err(|source| OpenError::from_socket(path, "setting its permissions", source))?;
+        set_mode(path).map_err(|source| OpenError::from_socket(path, "setting its permissions", source))?;
         let backlog = Backlog::new(BACKLOG).map_err(error("listening"))?;
         listen(&bound.listener, backlog).map_err(error("listening"))?;
         Ok(bound)
@@ -86,6 +85,22 @@ impl Drop for Listener {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Gives the socket at `path` its permissions. Who may write to the directory may put anything in its place at any moment, so what is
+/// opened, and found to be a socket, is changed, and not what the path leads to then.
+fn set_mode(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+        .open(path)?;
+    if !file.metadata()?.file_type().is_socket() {
+        return Err(io::Error::other("it was replaced"));
+    }
+    fs::set_permissions(
+        format!("/proc/self/fd/{}", file.as_raw_fd()),
+        Permissions::from_mode(MODE),
+    )
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
@@ -200,6 +215,21 @@ mod tests {
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(listener);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_was_put_in_the_socket_s_place_keeps_its_permissions() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "").unwrap();
+        fs::set_permissions(&victim, Permissions::from_mode(0o600)).unwrap();
+        let path = dir.path().join("vm.sock");
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        set_mode(&path).unwrap_err();
+        set_mode(&victim).unwrap_err();
+        assert_eq!(mode(&victim), 0o600);
+        Listener::bind(&path).unwrap_err();
+        assert_eq!(mode(&victim), 0o600);
     }
 
     #[test]
