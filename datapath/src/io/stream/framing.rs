@@ -5,7 +5,7 @@
 //!
 //! Pure: no socket is known here.
 
-use crate::pool::MAX_FRAME;
+use crate::pool::{CHUNK, HEADROOM, MAX_FRAME};
 
 /// Octets of a length.
 pub const LENGTH: usize = 4;
@@ -17,6 +17,7 @@ pub const LONGEST: usize = 4096 + 65536;
 /// Octets that are read at once at most: a batch of usual frames, and some more than the longest one.
 const BUFFER: usize = 128 * 1024;
 
+const _: () = assert!(HEADROOM + MAX_FRAME <= CHUNK);
 const _: () = assert!(BUFFER >= LENGTH + LONGEST && LONGEST >= MAX_FRAME);
 
 /// A length that no frame has: what follows cannot be understood.

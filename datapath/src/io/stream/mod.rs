@@ -113,6 +113,8 @@ struct Owner {
     told: Option<String>,
     /// Batches since the last look at the epoll set.
     batches: u32,
+    /// The last batch was empty.
+    quiet: bool,
 }
 
 impl Owner {
@@ -159,6 +161,7 @@ impl Owner {
             peer,
             told: None,
             batches: 0,
+            quiet: true,
         };
         // The worker takes up the connection when it first looks.
         owner.set_timer(Duration::from_nanos(1));
@@ -492,9 +495,12 @@ impl Queue for Owner {
             self.read(pool, batch);
         }
         self.batches += 1;
-        if batch.is_empty() || self.batches >= LOOK {
+        let empty = batch.is_empty();
+        // The first empty batch only ends a busy time: if it was something else that called us, it does so again.
+        if (empty && self.quiet) || self.batches >= LOOK {
             self.see_to_events();
         }
+        self.quiet = empty;
         self.settle();
         Ok(self.signalled)
     }
