@@ -1,13 +1,13 @@
 //! Stream ports: frames behind their length on a Unix stream socket, as QEMU's `-netdev stream` (from QEMU 7.2 on) and passt speak it.
 //! Neither side needs root, shared memory or a netdev. Nothing travels beside a frame: the switch segments and sums for such a port.
 //!
-//! One worker owns the connection ([`Owner`]), chosen by the socket's path so that ports spread; the others hand their frames over to it
-//! ([`handover`]). A connection is read as much at once as there is, and frames are found in the buffer ([`framing`]); a batch is written
+//! One worker owns the connection (`Owner`), chosen by the socket's path so that ports spread; the others hand their frames over to it
+//! (`handover`). A connection is read as much at once as there is, and frames are found in the buffer ([`framing`]); a batch is written
 //! with one call. What the socket takes only a part of is kept and goes first, so no frame is ever cut in two: who reads too
 //! slowly loses whole frames of its own.
 //!
 //! The port's readiness is an epoll set of its own, of all that the owner waits for: the connection, the listener, a timer and a waker. In
-//! either role the connection comes again after it was lost, with [`socket::Backoff`] between attempts. Nothing here waits, and nothing that the other
+//! either role the connection comes again after it was lost, with a growing pause between attempts (`socket`). Nothing here waits, and nothing that the other
 //! side sends stops more than its own connection.
 
 pub mod framing;
