@@ -6,7 +6,8 @@ use switch_core::offload::Offload;
 use switch_core::verdict::DropReason;
 use switch_core::vid::Tag;
 
-use crate::pool::{Chunk, Pool};
+use crate::pool::{Chunk, HEADROOM, Pool};
+use crate::sys::guest::Payload;
 
 const ADDRESSES: usize = 12;
 
@@ -23,11 +24,14 @@ pub(crate) fn weight(len: usize, size: usize) -> usize {
     }
 }
 
-/// A frame in a chunk.
+/// A frame in a chunk, whole or the front of it.
 pub struct Frame {
     chunk: Chunk,
     start: usize,
+    /// Octets in the chunk.
     len: usize,
+    /// What lies outside of the chunk.
+    payload: Option<Box<Payload>>,
     /// Checksum and segmentation state, offsets counted from the frame's present start.
     pub offload: Offload,
     /// Why the frame must not go on, found while it was received.
@@ -44,13 +48,47 @@ impl Frame {
             chunk,
             start,
             len,
+            payload: None,
             offload: Offload::default(),
             fault: None,
             tag: None,
         }
     }
 
-    /// The frame, from its destination address on.
+    /// Adds octets that lie in a guest's memory behind those in the chunk.
+    #[inline]
+    pub(crate) fn set_payload(&mut self, payload: Box<Payload>) {
+        self.payload = Some(payload);
+    }
+
+    /// What lies outside of the chunk.
+    #[inline]
+    pub(crate) fn payload(&self) -> Option<&Payload> {
+        self.payload.as_deref()
+    }
+
+    /// Copies what lies outside of the chunk into one that has room for all. False if there is none.
+    #[inline]
+    #[must_use]
+    pub(crate) fn gather(&mut self, pool: &mut Pool) -> bool {
+        self.payload.is_none() || self.gather_payload(pool)
+    }
+
+    #[cold]
+    fn gather_payload(&mut self, pool: &mut Pool) -> bool {
+        let (Some(mut chunk), Some(payload)) = (pool.take(), self.payload.take()) else {
+            return false;
+        };
+        let head = HEADROOM + self.len;
+        chunk[HEADROOM..head].copy_from_slice(self.bytes());
+        self.len += payload.copy_to(&mut chunk[head..]);
+        self.start = HEADROOM;
+        pool.give(std::mem::replace(&mut self.chunk, chunk));
+        pool.give_payload(payload);
+        true
+    }
+
+    /// The frame, from its destination address on; the front of it, at least its headers, if it has not been gathered.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.chunk[self.start..self.start + self.len]
@@ -62,23 +100,23 @@ impl Frame {
         &mut self.chunk[self.start..self.start + self.len]
     }
 
-    /// Octets of the frame.
+    /// Octets of the whole frame.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        self.len + self.payload.as_ref().map_or(0, |payload| payload.len())
     }
 
     /// What the frame adds to its batch, in octets: a super-frame counts as much as the work of cutting it.
     #[inline]
     pub fn weight(&self) -> usize {
         let size = self.offload.gso.map_or(0, |gso| usize::from(gso.size));
-        weight(self.len, size)
+        weight(self.len(), size)
     }
 
     /// Whether the frame has no octets.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// What the pipeline sees of it.
@@ -87,7 +125,7 @@ impl Frame {
         FrameView {
             port,
             header: self.bytes(),
-            len: self.len,
+            len: self.len(),
             offload: self.offload,
         }
     }
@@ -162,6 +200,9 @@ impl Frame {
     /// Gives the chunk back.
     #[inline]
     pub fn release(self, pool: &mut Pool) {
+        if let Some(payload) = self.payload {
+            pool.give_payload(payload);
+        }
         pool.give(self.chunk);
     }
 }

@@ -13,6 +13,7 @@
 pub mod addr;
 mod fast_path;
 pub mod fdb;
+pub mod flow;
 pub mod frame;
 pub mod id;
 pub mod offload;

@@ -73,7 +73,7 @@ impl SendFailure {
 /// One receive and one transmit queue of a port, owned by one worker.
 ///
 /// What the trait leaves open on purpose: a queue may keep a frame's chunk and send it later (AF_XDP hands the descriptor
-/// over, and the worker finds the frame taken), and a frame's payload may lie outside its chunk (vhost-user).
+/// over, and the worker finds the frame taken).
 pub trait Queue: Send {
     /// Appends the frames that wait, at most [`BATCH`] in all, to `batch`; never waits. True if more may wait.
     ///
@@ -84,6 +84,25 @@ pub trait Queue: Send {
     /// Sends the frames of `batch` that `outgoing` names, in that order, each with the tag it asks for, and says in
     /// `outgoing` which it could not send. Never waits. Every frame is one that [`Queue::capabilities`] takes.
     fn transmit(&mut self, batch: &mut [Frame], outgoing: &mut [Outgoing]);
+
+    /// The frames of the last receive are gone: what they lay in may be used anew.
+    fn finish(&mut self) {}
+
+    /// Whether [`Queue::transmit`] takes frames of which only the front is in their chunk. The others are given frames that are whole there.
+    fn takes_payload(&self) -> bool {
+        false
+    }
+
+    /// What is readable showed it. True if the queue is to be asked for frames from now on without being readable, until
+    /// [`Queue::arm`] has said that it sleeps.
+    fn wake(&mut self) -> bool {
+        false
+    }
+
+    /// Nobody will ask for frames for a while: from now on [`Queue::readiness`] shows them. True if some wait already.
+    fn arm(&mut self) -> bool {
+        false
+    }
 
     /// What is readable when frames wait.
     fn readiness(&self) -> BorrowedFd<'_>;

@@ -3,11 +3,15 @@
 
 pub mod bpf;
 pub mod cpu;
+pub mod guest;
+mod mapping;
 pub mod netns;
 pub mod packet;
 pub mod packet_ring;
 pub mod poll;
+pub mod sigbus;
 pub mod tun;
+pub mod vring;
 pub mod xdp;
 
 use std::io;

@@ -98,6 +98,9 @@ impl Worker {
         for frame in self.batch.drain(..) {
             frame.release(&mut self.pool);
         }
+        if let Some(Some(attached)) = self.ports.get_mut(port.index()) {
+            attached.queue.finish();
+        }
         true
     }
 
@@ -114,6 +117,8 @@ impl Worker {
             let (frames, octets) = frame.offload.wire_frames(frame.len());
             counters.receive.count(destination(frame.bytes()), frames, octets);
             if !sinks.is_empty() {
+                // Without a buffer only the front is seen.
+                let _ = frame.gather(&mut self.pool);
                 capture::offer(&sinks, port, Seen::Receive, frame.bytes());
             }
             let decision = match frame.fault {
@@ -239,11 +244,16 @@ fn transmit(
     mut outgoing: &mut [Outgoing],
 ) {
     let capabilities = egress.queue.capabilities();
+    if !egress.queue.takes_payload() {
+        for item in outgoing.iter_mut() {
+            item.outcome = gather(&mut batch[usize::from(item.frame)], pool);
+        }
+    }
     while !outgoing.is_empty() {
-        let taken = outgoing
-            .iter()
-            .position(|item| !capabilities.takes(&batch[usize::from(item.frame)].offload))
-            .unwrap_or(outgoing.len());
+        let as_it_is = |item: &Outgoing| {
+            item.outcome.is_ok() && capabilities.takes(&batch[usize::from(item.frame)].offload)
+        };
+        let taken = outgoing.iter().take_while(|item| as_it_is(item)).count();
         let (whole, rest) = outgoing.split_at_mut(taken);
         if !whole.is_empty() {
             egress.queue.transmit(batch, whole);
@@ -251,15 +261,43 @@ fn transmit(
         let Some((item, rest)) = rest.split_first_mut() else {
             return;
         };
-        let frame = &mut batch[usize::from(item.frame)];
-        if frame.offload.gso.is_some() {
-            frame.retag(item.tag);
-            item.outcome = transmit_segments(egress, pool, scratch, frame);
-        } else {
-            frame.finish_checksum();
-            egress.queue.transmit(batch, std::slice::from_mut(item));
+        if item.outcome.is_ok() {
+            transmit_finished(egress, pool, scratch, batch, item);
         }
         outgoing = rest;
+    }
+}
+
+/// Makes a frame whole in its chunk.
+fn gather(frame: &mut Frame, pool: &mut Pool) -> Result<(), SendFailure> {
+    if frame.gather(pool) {
+        return Ok(());
+    }
+    Err(SendFailure {
+        reason: DropReason::NoBuffer,
+        errno: 0,
+    })
+}
+
+/// Sends one frame that the port can't take as it is.
+fn transmit_finished(
+    egress: &mut Attached,
+    pool: &mut Pool,
+    scratch: &mut Scratch,
+    batch: &mut [Frame],
+    item: &mut Outgoing,
+) {
+    let frame = &mut batch[usize::from(item.frame)];
+    item.outcome = gather(frame, pool);
+    if item.outcome.is_err() {
+        return;
+    }
+    if frame.offload.gso.is_some() {
+        frame.retag(item.tag);
+        item.outcome = transmit_segments(egress, pool, scratch, frame);
+    } else {
+        frame.finish_checksum();
+        egress.queue.transmit(batch, std::slice::from_mut(item));
     }
 }
 

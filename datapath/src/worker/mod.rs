@@ -6,6 +6,7 @@
 //! batch it looks again for [`SPIN`] before it does, so that a busy port costs no wake-up per frame. Ports that just had
 //! frames are hot: they are read again, in turns, before the kernel is asked about all ports ([`HOT_BATCHES`]).
 
+mod awake;
 mod batch;
 
 use std::sync::Arc;
@@ -78,6 +79,8 @@ struct Attached {
     failed: bool,
     /// When sending last began to fail, for the event.
     send_failed: Option<Instant>,
+    /// Rounds in which it was asked in vain, if it is asked without being ready ([`Queue::wake`]).
+    awake: Option<u32>,
     /// Frames of the present batch that are to leave by it.
     outgoing: Vec<Outgoing>,
 }
@@ -95,6 +98,8 @@ pub(crate) struct Worker {
     scratch: Scratch,
     /// Ports that had frames when they were last read, each once; kept for its memory.
     hot: Vec<PortId>,
+    /// Ports that are asked in every round, each once.
+    awake: Vec<PortId>,
     /// Second in which kernel drops were last asked for.
     drops_asked: u64,
 }
@@ -118,6 +123,7 @@ impl Worker {
             batch: Vec::with_capacity(BATCH),
             scratch: Scratch::default(),
             hot: Vec::with_capacity(READY),
+            awake: Vec::new(),
             drops_asked: 0,
         })
     }
@@ -144,11 +150,8 @@ impl Worker {
     fn serve(&mut self) {
         let mut last_work = Instant::now();
         loop {
-            let timeout = if last_work.elapsed() < SPIN {
-                Some(Duration::ZERO)
-            } else {
-                None
-            };
+            let look_on = last_work.elapsed() < SPIN || self.lay_all();
+            let timeout = look_on.then_some(Duration::ZERO);
             if let Err(error) = self.poller.wait(timeout) {
                 tracing::error!(worker = self.index, %error, "waiting for frames failed");
             }
@@ -162,13 +165,19 @@ impl Worker {
                 if !self.commands.is_empty() && self.obey() {
                     return;
                 }
-                if let Some(port) = u16::try_from(number).ok().and_then(PortId::new) {
+                if let Some(port) = u16::try_from(number).ok().and_then(PortId::new)
+                    && !self.wake(port)
+                {
                     let now = self.shared.now();
                     started.get_or_insert(now);
                     if self.serve_port(port, now) {
                         self.hot.push(port);
                     }
                 }
+            }
+            if !self.awake.is_empty() {
+                started.get_or_insert(self.shared.now());
+                self.serve_awake();
             }
             if !self.hot.is_empty() {
                 if self.serve_hot() {
@@ -231,6 +240,7 @@ impl Worker {
                         listening: false,
                         failed: false,
                         send_failed: None,
+                        awake: None,
                         outgoing: Vec::with_capacity(BATCH),
                     });
                     self.listen();

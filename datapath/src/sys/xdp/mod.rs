@@ -1,7 +1,7 @@
 //! AF_XDP sockets (Linux Documentation/networking/af_xdp.rst): frames in memory shared with the kernel (the UMEM), handed
 //! over by descriptors in rings.
 //!
-//! - [`memory`]: what is mapped: the UMEM's frames, and the memory that a ring lies in.
+//! - [`memory`]: the UMEM.
 //! - [`ring`]: the two sides of a ring.
 //! - [`socket`]: the socket, its options and its rings.
 //!

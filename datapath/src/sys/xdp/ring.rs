@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::memory::Mapping;
+use crate::sys::mapping::Mapping;
 
 /// Where a ring lies: its mapping, the offsets of its parts there, octets, and how many entries it has.
 #[derive(Clone, Debug)]

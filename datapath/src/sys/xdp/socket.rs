@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::sys::check;
+use crate::sys::mapping::Mapping;
 
-use super::memory::{Mapping, Umem};
+use super::memory::Umem;
 use super::ring::{Consumer, Place, Producer};
 
 /// `XDP_MAX_TX_SKB_BUDGET` of <linux/if_xdp.h> (Linux 6.17): frames that one system call sends at most; 32 without it.
@@ -62,7 +63,7 @@ impl Sender {
         let offsets = offsets(fd.as_fd())?;
         let place = |at: libc::c_ulonglong, offsets: libc::xdp_ring_offset, entry: usize| {
             let len = offsets.desc as usize + ring as usize * entry;
-            let mapping = Arc::new(Mapping::of(fd.as_fd(), at as libc::off_t, len)?);
+            let mapping = Arc::new(Mapping::of_socket(fd.as_fd(), at as libc::off_t, len)?);
             Ok::<_, io::Error>(Place {
                 mapping,
                 offsets,

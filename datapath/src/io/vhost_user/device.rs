@@ -1,0 +1,738 @@
+//! The device of a vhost-user port as its hypervisor sees it (QEMU docs/interop/vhost-user.rst): a thread that owns the socket, answers its
+//! messages and hands rings to the workers.
+//!
+//! One thread per port, so that a hypervisor that sends half a message holds up nobody else. It makes the connection again whenever it is lost,
+//! in both roles; the rings go first, so a guest that comes back starts from nothing, and one whose switch came back goes on where its rings are.
+//!
+//! The protocol is the crate `vhost`'s. What arrives is believed no more than what a guest writes: indices are checked here, addresses by
+//! [`GuestMemory`] and [`Vring`].
+
+use std::fs::File;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam::channel::{Sender, bounded};
+use switch_core::offload::Capabilities;
+use vhost::VhostUserMemoryRegionBase;
+use vhost::vhost_user::message::{
+    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
+    VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg,
+    VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
+};
+use vhost::vhost_user::{BackendReqHandler, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
+
+use super::Change;
+use crate::io::OpenError;
+use crate::io::peer::{Peer, PeerSink, SocketMode, VhostUserSpec};
+use crate::sys::guest::{GuestMemory, Region};
+use crate::sys::poll::{Poller, Waker};
+use crate::sys::vring::{Broken, Layout, MAX_SIZE, Vring};
+
+/// How long a worker may take to let a ring go before the connection is given up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The first and the longest wait between two attempts to connect.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Feature bits (VirtIO 1.2, sections 5.1.3 and 6; vhost-user).
+mod feature {
+    pub const CSUM: u64 = 1 << 0;
+    pub const GUEST_CSUM: u64 = 1 << 1;
+    pub const MTU: u64 = 1 << 3;
+    pub const GUEST_TSO4: u64 = 1 << 7;
+    pub const GUEST_TSO6: u64 = 1 << 8;
+    pub const GUEST_ECN: u64 = 1 << 9;
+    pub const HOST_TSO4: u64 = 1 << 11;
+    pub const HOST_TSO6: u64 = 1 << 12;
+    pub const HOST_ECN: u64 = 1 << 13;
+    pub const MRG_RXBUF: u64 = 1 << 15;
+    pub const STATUS: u64 = 1 << 16;
+    pub const CTRL_VQ: u64 = 1 << 17;
+    pub const GUEST_ANNOUNCE: u64 = 1 << 21;
+    pub const MQ: u64 = 1 << 22;
+    pub const ANY_LAYOUT: u64 = 1 << 27;
+    pub const INDIRECT_DESC: u64 = 1 << 28;
+    pub const EVENT_IDX: u64 = 1 << 29;
+    pub const PROTOCOL_FEATURES: u64 = 1 << 30;
+    pub const VERSION_1: u64 = 1 << 32;
+    pub const IN_ORDER: u64 = 1 << 35;
+    pub const GUEST_USO4: u64 = 1 << 54;
+    pub const GUEST_USO6: u64 = 1 << 55;
+    pub const HOST_USO: u64 = 1 << 56;
+}
+
+/// What the device offers. Not `VHOST_USER_PROTOCOL_F_RARP`: the crate refuses the message, and a guest with
+/// GUEST_ANNOUNCE speaks for itself.
+const OFFERED: u64 = feature::CSUM
+    | feature::GUEST_CSUM
+    | feature::MTU
+    | feature::GUEST_TSO4
+    | feature::GUEST_TSO6
+    | feature::GUEST_ECN
+    | feature::HOST_TSO4
+    | feature::HOST_TSO6
+    | feature::HOST_ECN
+    | feature::MRG_RXBUF
+    | feature::STATUS
+    | feature::CTRL_VQ
+    | feature::GUEST_ANNOUNCE
+    | feature::MQ
+    | feature::ANY_LAYOUT
+    | feature::INDIRECT_DESC
+    | feature::EVENT_IDX
+    | feature::PROTOCOL_FEATURES
+    | feature::VERSION_1
+    | feature::IN_ORDER
+    | feature::GUEST_USO4
+    | feature::GUEST_USO6
+    | feature::HOST_USO;
+
+/// The way to one worker's queue.
+pub(super) struct Lane {
+    pub changes: Sender<Change>,
+    pub wake: Arc<Waker>,
+}
+
+impl Lane {
+    /// False if the queue is closed.
+    fn send(&self, change: Change) -> bool {
+        let sent = self.changes.send(change).is_ok();
+        self.wake.wake();
+        sent
+    }
+}
+
+/// What the queues and the thread of a port share.
+pub(super) struct Link {
+    closed: AtomicBool,
+    /// Wakes the thread when it waits for a hypervisor.
+    waker: Waker,
+    state: Mutex<LinkState>,
+}
+
+#[derive(Default)]
+struct LinkState {
+    connection: Option<UnixStream>,
+    /// Why the connection was ended from this side.
+    broken: Option<Broken>,
+}
+
+impl Link {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            closed: AtomicBool::new(false),
+            waker: Waker::new()?,
+            state: Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, LinkState> {
+        // Each change is one assignment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the connection: a guest has broken the rules of its rings. Called by a worker, once for a ring; the thread holds the lock for an
+    /// assignment at most.
+    pub(super) fn fail(&self, broken: Broken) {
+        let mut state = self.state();
+        state.broken.get_or_insert(broken);
+        shut(state.connection.as_ref());
+    }
+
+    /// Ends the thread.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        shut(self.state().connection.as_ref());
+        self.waker.wake();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}
+
+fn shut(connection: Option<&UnixStream>) {
+    if let Some(connection) = connection {
+        // Fails if the other side is gone, which is what is wanted.
+        let _ = connection.shutdown(Shutdown::Both);
+    }
+}
+
+/// Starts the thread of a port.
+pub(super) fn spawn(
+    spec: &VhostUserSpec,
+    link: Arc<Link>,
+    lanes: Vec<Lane>,
+    sink: PeerSink,
+) -> std::result::Result<(), OpenError> {
+    let name = spec.socket.display().to_string();
+    let error = |what| {
+        let name = name.clone();
+        move |source| OpenError::from_system(&name, what, source)
+    };
+    let listener = match spec.mode {
+        SocketMode::Client => None,
+        SocketMode::Server => Some(listen(&spec.socket).map_err(error("listening"))?),
+    };
+    let waiting = Poller::new(1).map_err(error("making its poller"))?;
+    waiting
+        .add(link.waker.fd(), 0)
+        .map_err(error("making its poller"))?;
+    if let Some(listener) = &listener {
+        waiting
+            .add(listener.as_fd(), 1)
+            .map_err(error("making its poller"))?;
+    }
+    let mut thread = Thread {
+        spec: spec.clone(),
+        waiting,
+        link,
+        lanes: lanes.into(),
+        sink,
+        listener,
+    };
+    std::thread::Builder::new()
+        .name("vhost-user".to_owned())
+        .spawn(move || thread.run())
+        .map_err(error("starting its thread"))?;
+    Ok(())
+}
+
+/// Listens on a path, in place of a socket that nobody listens on any more.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if path
+        .symlink_metadata()
+        .is_ok_and(|file| file.file_type().is_socket())
+    {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            _ => return Err(io::ErrorKind::AddrInUse.into()),
+        }
+    }
+    let listener = UnixListener::bind(path)?;
+    // Whoever connects shares its memory with us and gets our frames; the owner and the group are for the administrator to set.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+struct Thread {
+    spec: VhostUserSpec,
+    /// Readable when somebody connects, or the port is closed.
+    waiting: Poller,
+    link: Arc<Link>,
+    lanes: Arc<[Lane]>,
+    sink: PeerSink,
+    listener: Option<UnixListener>,
+}
+
+impl Thread {
+    fn run(&mut self) {
+        let mut wait = RETRY.0;
+        if self.listener.is_some() {
+            self.sink.tell(Peer::Absent(self.nobody()));
+        }
+        while !self.link.is_closed() {
+            match self.connect() {
+                Ok(Some(stream)) => {
+                    wait = RETRY.0;
+                    let why = self.serve(stream);
+                    self.sink.tell(Peer::Absent(why));
+                    self.pause(Some(RETRY.0));
+                }
+                Ok(None) => self.pause(None),
+                Err(error) => {
+                    self.sink.tell(Peer::Absent(self.unreachable(&error)));
+                    self.pause(Some(wait));
+                    wait = (2 * wait).min(RETRY.1);
+                }
+            }
+        }
+        if self.listener.is_some() {
+            // Another daemon may have taken the path over; then it is not ours to remove, but that takes an administrator's hand.
+            let _ = std::fs::remove_file(&self.spec.socket);
+        }
+    }
+
+    fn connect(&self) -> io::Result<Option<UnixStream>> {
+        match &self.listener {
+            None => UnixStream::connect(&self.spec.socket).map(Some),
+            Some(listener) => match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false)?;
+                    Ok(Some(stream))
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Waits until somebody connects, the port is closed, or the time is over.
+    fn pause(&mut self, time: Option<Duration>) {
+        if let Err(error) = self.waiting.wait(time) {
+            tracing::error!(socket = %self.spec.socket.display(), %error, "waiting for a hypervisor failed");
+            std::thread::sleep(RETRY.1);
+        }
+    }
+
+    fn nobody(&self) -> String {
+        let path = self.spec.socket.display();
+        format!("nobody has connected to `{path}` (QEMU: `-chardev socket,path={path},reconnect=1`)")
+    }
+
+    fn unreachable(&self, error: &io::Error) -> String {
+        let path = self.spec.socket.display();
+        match error.kind() {
+            io::ErrorKind::NotFound => format!(
+                "there is no socket `{path}`; it is tried until the hypervisor makes it (QEMU: `-chardev socket,path={path},server=on,wait=off`)"
+            ),
+            io::ErrorKind::ConnectionRefused => {
+                format!("nobody listens on `{path}`; it is tried until the hypervisor does")
+            }
+            _ => format!("`{path}` cannot be reached: {error}"),
+        }
+    }
+
+    /// Answers one hypervisor until it goes. Returns why the port carries nothing now.
+    fn serve(&self, stream: UnixStream) -> String {
+        {
+            let mut state = self.link.state();
+            state.broken = None;
+            state.connection = stream.try_clone().ok();
+        }
+        let device = Device::new(&self.spec, Arc::clone(&self.lanes), self.sink.clone());
+        let device = Arc::new(Mutex::new(device));
+        let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(&device));
+        let error = loop {
+            if self.link.is_closed() {
+                break Error::Disconnected;
+            }
+            match handler.handle_request() {
+                Ok(()) | Err(Error::SocketRetry(_)) => {}
+                // The message was refused; the hypervisor knows and the connection is whole.
+                Err(error @ (Error::ReqHandlerError(_) | Error::InvalidOperation(_))) => {
+                    tracing::debug!(socket = %self.spec.socket.display(), %error, "a vhost-user message was refused");
+                }
+                Err(error) => break error,
+            }
+        };
+        drop(handler);
+        device.lock().unwrap_or_else(PoisonError::into_inner).stop_all();
+        let mut state = self.link.state();
+        state.connection = None;
+        let path = self.spec.socket.display();
+        match (state.broken.take(), error) {
+            (Some(broken), _) => format!("the guest behind `{path}` broke the rules of its rings: {broken}"),
+            (None, Error::Disconnected | Error::SocketBroken(_) | Error::PartialMessage) => {
+                format!("the hypervisor has closed `{path}`")
+            }
+            (None, error) => format!("the hypervisor behind `{path}` broke the protocol: {error}"),
+        }
+    }
+}
+
+/// One ring as far as the hypervisor has described it.
+#[derive(Default)]
+struct Ring {
+    size: u16,
+    addresses: Option<Addresses>,
+    base: u16,
+    /// The message about it has come; it may say that there is none.
+    kick: Option<Option<File>>,
+    call: Option<File>,
+    enabled: bool,
+    running: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Addresses {
+    descriptors: u64,
+    available: u64,
+    used: u64,
+}
+
+struct Device {
+    lanes: Arc<[Lane]>,
+    sink: PeerSink,
+    mtu: u16,
+    features: u64,
+    memory: Option<Arc<GuestMemory>>,
+    rings: Vec<Ring>,
+    /// What the sink was told last.
+    present: bool,
+}
+
+impl Device {
+    fn new(spec: &VhostUserSpec, lanes: Arc<[Lane]>, sink: PeerSink) -> Self {
+        Self {
+            lanes,
+            sink,
+            mtu: spec.mtu,
+            features: 0,
+            memory: None,
+            rings: std::iter::repeat_with(Ring::default)
+                .take(2 * spec.pairs)
+                .collect(),
+            present: false,
+        }
+    }
+
+    fn has(&self, feature: u64) -> bool {
+        self.features & feature != 0
+    }
+
+    fn ring(&mut self, index: u32) -> Result<(usize, &mut Ring)> {
+        let index = index as usize;
+        let ring = self.rings.get_mut(index).ok_or(Error::InvalidParam)?;
+        Ok((index, ring))
+    }
+
+    fn lane(&self, index: usize) -> &Lane {
+        &self.lanes[index / 2 % self.lanes.len()]
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let checksum = self.has(feature::GUEST_CSUM);
+        Capabilities {
+            checksum,
+            tso4: checksum && self.has(feature::GUEST_TSO4),
+            tso6: checksum && self.has(feature::GUEST_TSO6),
+            uso: checksum && self.has(feature::GUEST_USO4) && self.has(feature::GUEST_USO6),
+        }
+    }
+
+    /// Hands a ring to its worker if all is known about it.
+    fn start(&mut self, index: usize) -> Result<()> {
+        let ring = &self.rings[index];
+        let (Some(memory), Some(addresses), Some(kick), false, true) = (
+            &self.memory,
+            ring.addresses,
+            &ring.kick,
+            ring.running,
+            ring.enabled && ring.size > 0,
+        ) else {
+            return Ok(());
+        };
+        let duplicate = |file: &Option<File>| file.as_ref().map(File::try_clone).transpose();
+        let (kick, call) = (duplicate(kick), duplicate(&ring.call));
+        let (kick, call) = (
+            kick.map_err(Error::ReqHandlerError)?,
+            call.map_err(Error::ReqHandlerError)?,
+        );
+        let layout = Layout {
+            size: ring.size,
+            descriptors: addresses.descriptors,
+            available: addresses.available,
+            used: addresses.used,
+            base: ring.base,
+            event_index: self.has(feature::EVENT_IDX),
+            mergeable: self.has(feature::MRG_RXBUF),
+            legacy: !self.has(feature::MRG_RXBUF | feature::VERSION_1),
+        };
+        let ring = Vring::new(Arc::clone(memory), &layout, call).ok_or(Error::InvalidParam)?;
+        let change = Change::Start {
+            index,
+            ring: Box::new(ring),
+            kick,
+            capabilities: self.capabilities(),
+        };
+        if !self.lane(index).send(change) {
+            return Err(Error::Disconnected);
+        }
+        self.rings[index].running = true;
+        self.tell();
+        Ok(())
+    }
+
+    /// Takes a ring back from its worker; afterwards the worker touches neither it nor, if it was the last, the memory.
+    fn stop(&mut self, index: usize) -> Result<()> {
+        if !std::mem::take(&mut self.rings[index].running) {
+            return Ok(());
+        }
+        let (reply, stopped) = bounded(1);
+        if !self.lane(index).send(Change::Stop { index, reply }) {
+            return Err(Error::Disconnected);
+        }
+        let ring = stopped
+            .recv_timeout(PATIENCE)
+            .map_err(|_| Error::BackendInternalError)?;
+        if let Some(ring) = ring {
+            self.rings[index].base = ring.base();
+        }
+        self.tell();
+        Ok(())
+    }
+
+    /// Takes all rings back.
+    fn stop_all(&mut self) {
+        for index in 0..self.rings.len() {
+            // Its queue is closed, or its worker is stuck; either way there is nothing more to be done about it.
+            let _ = self.stop(index);
+        }
+    }
+
+    /// Says whether the guest can be reached: both rings of a pair run.
+    fn tell(&mut self) {
+        let present = self
+            .rings
+            .chunks(2)
+            .any(|pair| pair.iter().all(|ring| ring.running));
+        if present != self.present {
+            self.present = present;
+            self.sink.tell(if present {
+                Peer::Present
+            } else {
+                Peer::Absent(
+                    "the guest's network driver is not running (it starts, is being reset or has no driver)"
+                        .to_owned(),
+                )
+            });
+        }
+    }
+
+    /// Replaces the memory under running rings.
+    fn set_memory(&mut self, regions: Vec<Region>) -> Result<()> {
+        let running: Vec<usize> = (0..self.rings.len())
+            .filter(|index| self.rings[*index].running)
+            .collect();
+        for index in &running {
+            self.stop(*index)?;
+        }
+        let memory = GuestMemory::map(regions).map_err(Error::ReqHandlerError)?;
+        self.memory = Some(Arc::new(memory));
+        running.into_iter().try_for_each(|index| self.start(index))
+    }
+}
+
+fn unsupported<T>() -> Result<T> {
+    Err(Error::InvalidOperation("not supported by this device"))
+}
+
+impl VhostUserBackendReqHandlerMut for Device {
+    fn set_owner(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn reset_owner(&mut self) -> Result<()> {
+        self.stop_all();
+        Ok(())
+    }
+
+    fn reset_device(&mut self) -> Result<()> {
+        self.stop_all();
+        self.features = 0;
+        Ok(())
+    }
+
+    fn get_features(&mut self) -> Result<u64> {
+        Ok(OFFERED)
+    }
+
+    fn set_features(&mut self, features: u64) -> Result<()> {
+        if features & !OFFERED != 0 {
+            return Err(Error::InvalidParam);
+        }
+        self.features = features;
+        let enabled = !self.has(feature::PROTOCOL_FEATURES);
+        for ring in &mut self.rings {
+            ring.enabled |= enabled;
+        }
+        Ok(())
+    }
+
+    fn set_mem_table(
+        &mut self,
+        regions: &[VhostUserMemoryRegion],
+        files: Vec<File>,
+        _: Option<bool>,
+    ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
+        let regions = regions
+            .iter()
+            .zip(files)
+            .map(|(region, file)| Region {
+                guest: region.guest_phys_addr,
+                user: region.user_addr,
+                len: region.memory_size,
+                offset: region.mmap_offset,
+                file,
+            })
+            .collect();
+        self.set_memory(regions).map(|()| None)
+    }
+
+    fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
+        let (_, ring) = self.ring(index)?;
+        let size = u16::try_from(num).map_err(|_| Error::InvalidParam)?;
+        if ring.running || size == 0 || size > MAX_SIZE || !size.is_power_of_two() {
+            return Err(Error::InvalidParam);
+        }
+        ring.size = size;
+        Ok(())
+    }
+
+    fn set_vring_addr(
+        &mut self,
+        index: u32,
+        _: VhostUserVringAddrFlags,
+        descriptor: u64,
+        used: u64,
+        available: u64,
+        _log: u64,
+    ) -> Result<()> {
+        let (index, _) = self.ring(index)?;
+        let running = self.rings[index].running;
+        self.stop(index)?;
+        self.rings[index].addresses = Some(Addresses {
+            descriptors: descriptor,
+            available,
+            used,
+        });
+        if running { self.start(index) } else { Ok(()) }
+    }
+
+    fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
+        let (_, ring) = self.ring(index)?;
+        if ring.running {
+            return Err(Error::InvalidParam);
+        }
+        ring.base = u16::try_from(base).map_err(|_| Error::InvalidParam)?;
+        Ok(())
+    }
+
+    fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
+        let (place, _) = self.ring(index)?;
+        self.stop(place)?;
+        let ring = &mut self.rings[place];
+        ring.kick = None;
+        ring.call = None;
+        Ok(VhostUserVringState::new(index, ring.base.into()))
+    }
+
+    fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
+        let (index, _) = self.ring(index.into())?;
+        self.stop(index)?;
+        self.rings[index].kick = Some(fd);
+        self.start(index)
+    }
+
+    fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> Result<()> {
+        let (index, ring) = self.ring(index.into())?;
+        ring.call = fd;
+        if ring.running {
+            let call = ring.call.as_ref().map(File::try_clone).transpose();
+            let call = call.map_err(Error::ReqHandlerError)?;
+            if !self.lane(index).send(Change::Call { index, call }) {
+                return Err(Error::Disconnected);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_vring_err(&mut self, index: u8, _: Option<File>) -> Result<()> {
+        self.ring(index.into()).map(drop)
+    }
+
+    fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
+        Ok(VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::RESET_DEVICE)
+    }
+
+    fn set_protocol_features(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn get_queue_num(&mut self) -> Result<u64> {
+        Ok(self.rings.len() as u64 / 2)
+    }
+
+    fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
+        let (index, ring) = self.ring(index)?;
+        ring.enabled = enable;
+        if enable {
+            self.start(index)
+        } else {
+            self.stop(index)
+        }
+    }
+
+    /// The configuration space (VirtIO 1.2, section 5.1.4): mac, status, max_virtqueue_pairs, mtu.
+    fn get_config(&mut self, offset: u32, size: u32, _: VhostUserConfigFlags) -> Result<Vec<u8>> {
+        const LINK_UP: u16 = 1;
+        let mut space = vec![0; 6];
+        space.extend(LINK_UP.to_le_bytes());
+        space.extend((self.rings.len() as u16 / 2).to_le_bytes());
+        space.extend(self.mtu.to_le_bytes());
+        let mut part: Vec<u8> = space.into_iter().skip(offset as usize).collect();
+        part.resize(size as usize, 0);
+        Ok(part)
+    }
+
+    fn set_config(&mut self, _: u32, _: &[u8], _: VhostUserConfigFlags) -> Result<()> {
+        // The MAC address is the configuration's to say, the rest is for reading.
+        unsupported()
+    }
+
+    fn set_gpu_socket(&mut self, _: GpuBackend) -> Result<()> {
+        unsupported()
+    }
+
+    fn get_shared_object(&mut self, _: VhostUserSharedMsg) -> Result<File> {
+        unsupported()
+    }
+
+    fn get_inflight_fd(&mut self, _: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        unsupported()
+    }
+
+    fn set_inflight_fd(&mut self, _: &VhostUserInflight, _: File) -> Result<()> {
+        unsupported()
+    }
+
+    fn get_max_mem_slots(&mut self) -> Result<u64> {
+        unsupported()
+    }
+
+    fn add_mem_region(
+        &mut self,
+        _: &VhostUserSingleMemoryRegion,
+        _: File,
+        _: Option<bool>,
+    ) -> Result<Option<VhostUserMemoryRegionBase>> {
+        unsupported()
+    }
+
+    fn remove_mem_region(&mut self, _: &VhostUserSingleMemoryRegion) -> Result<()> {
+        unsupported()
+    }
+
+    fn set_device_state_fd(
+        &mut self,
+        _: VhostTransferStateDirection,
+        _: VhostTransferStatePhase,
+        _: File,
+    ) -> Result<Option<File>> {
+        unsupported()
+    }
+
+    fn check_device_state(&mut self) -> Result<()> {
+        unsupported()
+    }
+
+    fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
+        unsupported()
+    }
+
+    fn set_log_base(&mut self, _: &VhostUserLog, _: File) -> Result<()> {
+        unsupported()
+    }
+}

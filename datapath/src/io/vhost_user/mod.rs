@@ -1,0 +1,393 @@
+//! vhost-user ports: the network device of a virtual machine whose memory the switch shares.
+//!
+//! Two parts. The [`device`] is a thread per port that speaks the protocol with the hypervisor: features, memory, where the rings are.
+//! The [`VhostQueue`]s are the rings at work, one value per worker. Rings go from the thread to the worker and back as [`Change`]s through a
+//! channel, and the worker is woken for them as for frames; it never waits for the thread, while the thread waits for the worker to let a ring go before
+//! it tells the hypervisor so.
+//!
+//! One copy from guest to guest: the first octets of a frame are copied to a small chunk and decided on, the rest stays in the
+//! guest until the queue that it leaves by copies it into the other guest's buffers ([`crate::frame::Frame::gather`] for the other kinds of ports). The
+//! guest has its buffers back when the batch is done ([`Queue::finish`]).
+//!
+//! A ring is asked for frames without system calls while there are some, and its guest is asked not to tell of new ones; before the worker sleeps it asks
+//! to be told again ([`Queue::arm`]). The guest is told of frames once a batch, if it wants to be.
+//!
+//! Memory is let go only between batches, and only if the worker's pool has all payload lists back, so that no frame points into it
+//! (`sys::guest`).
+
+mod device;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use switch_core::flow;
+use switch_core::offload::{Capabilities, Offload, OffloadError, VIRTIO_NET_HDR_LEN};
+use switch_core::verdict::DropReason;
+
+use super::peer::{PeerSink, VhostUserSpec};
+use super::{BATCH, BATCH_OCTETS, OpenError, Outgoing, Queue, SendFailure};
+use crate::frame::Frame;
+use crate::offload::mend_joined;
+use crate::pool::{HEAD, HEADROOM, MAX_FRAME, Pool};
+use crate::sys::poll::{Poller, Waker};
+use crate::sys::vring::{Broken, Given, Vring};
+
+use device::Link;
+
+/// What the device's thread asks of a worker's queue.
+enum Change {
+    /// Take a ring up. Even indices lead to the guest, odd ones from it.
+    Start {
+        index: usize,
+        ring: Box<Vring>,
+        /// Readable when the guest tells of new buffers; without it the ring has to be asked.
+        kick: Option<File>,
+        capabilities: Capabilities,
+    },
+    /// Let a ring go.
+    Stop {
+        index: usize,
+        reply: Sender<Option<Box<Vring>>>,
+    },
+    /// Tell the guest of used buffers this way from now on.
+    Call { index: usize, call: Option<File> },
+}
+
+/// One ring at work.
+struct Running {
+    ring: Box<Vring>,
+    kick: Option<File>,
+}
+
+/// Two rings of a guest.
+#[derive(Default)]
+struct Pair {
+    /// Leads to the guest.
+    to_guest: Option<Running>,
+    /// Comes from the guest.
+    from_guest: Option<Running>,
+}
+
+/// The rings of a port that one worker serves.
+struct VhostQueue {
+    link: Arc<Link>,
+    changes: Receiver<Change>,
+    /// Shows that there are changes.
+    wake: Arc<Waker>,
+    /// Readable when a guest or the device's thread wants something.
+    readiness: Poller,
+    capabilities: Capabilities,
+    /// Pairs of this worker.
+    pairs: Vec<Pair>,
+    /// How many workers share the device's pairs.
+    workers: usize,
+    /// The pair that is asked first in the next round.
+    turn: usize,
+}
+
+/// The number of the waker among the ring numbers.
+const WAKE: u64 = u64::MAX;
+
+/// Opens a vhost-user port: its queues, one per worker, and the thread that serves its socket.
+pub fn open(spec: &VhostUserSpec, sink: PeerSink) -> Result<Vec<Box<dyn Queue>>, OpenError> {
+    let name = spec.socket.display().to_string();
+    let error = |what| {
+        let name = name.clone();
+        move |source| OpenError::from_system(&name, what, source)
+    };
+    let link = Arc::new(Link::new().map_err(error("making its waker"))?);
+    let mut lanes = Vec::with_capacity(spec.queues);
+    let mut queues: Vec<Box<dyn Queue>> = Vec::with_capacity(spec.queues);
+    for worker in 0..spec.queues {
+        let wake = Arc::new(Waker::new().map_err(error("making its waker"))?);
+        let readiness = Poller::new(1).map_err(error("making its poller"))?;
+        readiness
+            .add(wake.fd(), WAKE)
+            .map_err(error("making its poller"))?;
+        let (sender, changes) = unbounded();
+        lanes.push(device::Lane {
+            changes: sender,
+            wake: Arc::clone(&wake),
+        });
+        let pairs = (worker..spec.pairs).step_by(spec.queues).count();
+        queues.push(Box::new(VhostQueue {
+            link: Arc::clone(&link),
+            changes,
+            wake,
+            readiness,
+            capabilities: Capabilities::default(),
+            pairs: std::iter::repeat_with(Pair::default).take(pairs).collect(),
+            workers: spec.queues,
+            turn: 0,
+        }));
+    }
+    device::spawn(spec, link, lanes, sink)?;
+    Ok(queues)
+}
+
+impl Queue for VhostQueue {
+    fn receive(&mut self, pool: &mut Pool, batch: &mut Vec<Frame>) -> io::Result<bool> {
+        let mut octets = 0;
+        for index in 0..self.pairs.len() {
+            let turn = (self.turn + index) % self.pairs.len();
+            let Some(running) = &mut self.pairs[turn].from_guest else {
+                continue;
+            };
+            if let Err(broken) = receive(&mut running.ring, pool, batch, &mut octets) {
+                self.link.fail(broken);
+                self.pairs[turn].from_guest = None;
+            }
+            if batch.len() == BATCH || octets >= BATCH_OCTETS {
+                break;
+            }
+        }
+        self.turn = self.turn.wrapping_add(1);
+        Ok(!batch.is_empty())
+    }
+
+    fn transmit(&mut self, batch: &mut [Frame], outgoing: &mut [Outgoing]) {
+        let active = self.pairs.iter().filter(|pair| pair.to_guest.is_some()).count();
+        for item in outgoing.iter() {
+            batch[usize::from(item.frame)].retag(item.tag);
+        }
+        for (place, pair) in self
+            .pairs
+            .iter_mut()
+            .filter(|pair| pair.to_guest.is_some())
+            .enumerate()
+        {
+            let Some(running) = &mut pair.to_guest else {
+                continue;
+            };
+            // A flow stays on one ring, and in order.
+            let mine = |frame: &Frame| active == 1 || flow::hash(frame.bytes()) as usize % active == place;
+            if let Err(broken) = transmit(&mut running.ring, batch, outgoing, mine) {
+                self.link.fail(broken);
+                pair.to_guest = None;
+            }
+        }
+        if active == 0 {
+            for item in outgoing {
+                item.outcome = failure(DropReason::TxPortDown);
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        for pair in &mut self.pairs {
+            if let Some(running) = &mut pair.from_guest {
+                running.ring.use_taken();
+            }
+        }
+    }
+
+    fn takes_payload(&self) -> bool {
+        true
+    }
+
+    fn wake(&mut self) -> bool {
+        self.wake.clear();
+        while let Ok(change) = self.changes.try_recv() {
+            self.change(change);
+        }
+        let mut any = false;
+        for running in self.pairs.iter_mut().filter_map(|pair| pair.from_guest.as_mut()) {
+            if let Some(kick) = &mut running.kick {
+                // Nothing there: another ring's guest told.
+                let _ = kick.read(&mut [0; 8]);
+            }
+            running.ring.disarm();
+            any = true;
+        }
+        any
+    }
+
+    fn arm(&mut self) -> bool {
+        let mut waiting = false;
+        for running in self.pairs.iter_mut().filter_map(|pair| pair.from_guest.as_mut()) {
+            waiting |= running.ring.arm() || running.kick.is_none();
+        }
+        waiting
+    }
+
+    fn readiness(&self) -> BorrowedFd<'_> {
+        self.readiness.fd()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+}
+
+impl VhostQueue {
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Start {
+                index,
+                mut ring,
+                kick,
+                capabilities,
+            } => {
+                self.capabilities = capabilities;
+                ring.disarm();
+                let from_guest = index % 2 == 1;
+                // What a guest that has to be told of its own buffers tells is of no use.
+                let kick = kick.filter(|_| from_guest);
+                if let Some(kick) = &kick
+                    && let Err(error) = self.readiness.add(kick.as_fd(), index as u64)
+                {
+                    tracing::warn!(index, %error, "a guest's notifications cannot be waited for");
+                    return;
+                }
+                if let Some(place) = self.place(index) {
+                    *place = Some(Running { ring, kick });
+                }
+            }
+            Change::Stop { index, reply } => {
+                let running = self.place(index).and_then(Option::take);
+                if let Some(kick) = running.as_ref().and_then(|running| running.kick.as_ref()) {
+                    self.readiness.remove(kick.as_fd());
+                }
+                // The thread waits for it, or is gone together with its guest.
+                let _ = reply.send(running.map(|running| running.ring));
+            }
+            Change::Call { index, call } => {
+                if let Some(Some(running)) = self.place(index) {
+                    running.ring.set_call(call);
+                }
+            }
+        }
+    }
+
+    fn place(&mut self, index: usize) -> Option<&mut Option<Running>> {
+        let pair = self.pairs.get_mut(index / 2 / self.workers)?;
+        Some(if index.is_multiple_of(2) {
+            &mut pair.to_guest
+        } else {
+            &mut pair.from_guest
+        })
+    }
+}
+
+/// Receives what fits the batch from one ring.
+fn receive(
+    ring: &mut Vring,
+    pool: &mut Pool,
+    batch: &mut Vec<Frame>,
+    octets: &mut usize,
+) -> Result<(), Broken> {
+    if ring.is_broken() {
+        return Err(Broken::Address);
+    }
+    let room = (BATCH - batch.len()).min(pool.free_small());
+    let fetched = ring.fetch(room)?;
+    let mut done = 0;
+    while done < fetched && *octets < BATCH_OCTETS {
+        let Some(frame) = take(ring, done, pool)? else {
+            break;
+        };
+        done += 1;
+        *octets += frame.weight();
+        batch.push(frame);
+    }
+    ring.take(done);
+    Ok(())
+}
+
+/// The frame in a fetched chain. `None` if there is no buffer for it at present.
+#[inline]
+fn take(ring: &Vring, index: usize, pool: &mut Pool) -> Result<Option<Frame>, Broken> {
+    let Some(mut chunk) = pool.take_small() else {
+        return Ok(None);
+    };
+    let header = ring.header();
+    let start = HEADROOM - header;
+    let mut payload = None;
+    let mut taken;
+    if ring.fits(index, HEAD + header) {
+        taken = ring.copy(index, &mut chunk[start..], None)?;
+    } else {
+        let mut rest = pool.take_payload();
+        taken = ring.copy(index, &mut chunk[start..], rest.as_deref_mut())?;
+        let listed = rest.as_ref().map_or(0, |rest| rest.len());
+        if taken.copied + listed == taken.len {
+            payload = rest;
+        } else {
+            // In more parts than a list has places.
+            if let Some(rest) = rest {
+                pool.give_payload(rest);
+            }
+            let Some(large) = pool.take() else {
+                pool.give(chunk);
+                return Ok(None);
+            };
+            pool.give(std::mem::replace(&mut chunk, large));
+            taken = ring.copy(index, &mut chunk[start..], None)?;
+        }
+    }
+    let mut short = [0; VIRTIO_NET_HDR_LEN];
+    short[..header].copy_from_slice(&chunk[start..HEADROOM]);
+    let mut frame = Frame::new(chunk, HEADROOM, taken.copied.saturating_sub(header));
+    if let Some(payload) = payload.filter(|payload| !payload.is_empty()) {
+        frame.set_payload(payload);
+    } else if taken.copied < taken.len {
+        frame.fault = Some(DropReason::RxTruncated);
+    }
+    if taken.len < header || frame.len() > MAX_FRAME {
+        frame.fault = Some(DropReason::RxTruncated);
+        return Ok(Some(frame));
+    }
+    let decoded = match Offload::decode(&short, frame.bytes(), frame.len()) {
+        Err(OffloadError::GsoWithoutChecksum) if frame.gather(pool) => mend_joined(&short, frame.bytes_mut()),
+        decoded => decoded,
+    };
+    match decoded {
+        Ok(offload) => frame.offload = offload,
+        Err(_) => frame.fault = Some(DropReason::BadOffload),
+    }
+    Ok(Some(frame))
+}
+
+/// Gives the frames that are `mine` to a guest.
+fn transmit(
+    ring: &mut Vring,
+    batch: &[Frame],
+    outgoing: &mut [Outgoing],
+    mine: impl Fn(&Frame) -> bool,
+) -> Result<(), Broken> {
+    ring.prefetch(outgoing.len());
+    let mut full = false;
+    for item in outgoing {
+        let frame = &batch[usize::from(item.frame)];
+        if !mine(frame) {
+            continue;
+        }
+        if full {
+            item.outcome = failure(DropReason::TxQueueFull);
+            continue;
+        }
+        match ring.give(&mut frame.offload.encode(), frame.bytes(), frame.payload())? {
+            Given::Sent => {}
+            Given::Full => {
+                full = true;
+                item.outcome = failure(DropReason::TxQueueFull);
+            }
+            Given::TooLong => item.outcome = failure(DropReason::TxError),
+        }
+    }
+    ring.publish();
+    Ok(())
+}
+
+fn failure(reason: DropReason) -> Result<(), SendFailure> {
+    Err(SendFailure { reason, errno: 0 })
+}
+
+impl Drop for VhostQueue {
+    fn drop(&mut self) {
+        self.link.close();
+    }
+}

@@ -1,0 +1,460 @@
+//! The ring against a driver that works on the file behind the guest's memory, by reads and writes only.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::sys::guest::Region;
+
+/// Where the guest believes its memory to be, and where its hypervisor has it.
+const GUEST: u64 = 0x1_0000_0000;
+const USER: u64 = 0x7f00_0000_0000;
+
+const DESCRIPTORS: u64 = 0;
+const AVAILABLE: u64 = 0x1000;
+const USED: u64 = 0x2000;
+const TABLES: u64 = 0x8000;
+const BUFFERS: u64 = 0x20000;
+const MEMORY: u64 = 0x40_0000;
+
+/// The driver's side of one ring.
+struct Driver {
+    file: File,
+    size: u16,
+    available: u16,
+    used: u16,
+    /// The next free octet for buffers, and descriptor.
+    buffer: u64,
+    descriptor: u16,
+    table: u64,
+}
+
+impl Driver {
+    fn new(size: u16, base: u16) -> Self {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(MEMORY).unwrap();
+        let driver = Self {
+            file,
+            size,
+            available: base,
+            used: base,
+            buffer: BUFFERS,
+            descriptor: 0,
+            table: TABLES,
+        };
+        driver.write(AVAILABLE + 2, &base.to_le_bytes());
+        driver.write(USED + 2, &base.to_le_bytes());
+        driver
+    }
+
+    fn memory(&self) -> Arc<GuestMemory> {
+        let region = Region {
+            guest: GUEST,
+            user: USER,
+            len: MEMORY,
+            offset: 0,
+            file: self.file.try_clone().unwrap(),
+        };
+        Arc::new(GuestMemory::map(vec![region]).unwrap())
+    }
+
+    fn layout(&self, mergeable: bool) -> Layout {
+        Layout {
+            size: self.size,
+            descriptors: USER + DESCRIPTORS,
+            available: USER + AVAILABLE,
+            used: USER + USED,
+            base: self.available,
+            event_index: false,
+            mergeable,
+            legacy: false,
+        }
+    }
+
+    fn ring(&self, mergeable: bool) -> Vring {
+        Vring::new(self.memory(), &self.layout(mergeable), None).unwrap()
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) {
+        self.file.write_all_at(bytes, at).unwrap();
+    }
+
+    fn read(&self, at: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, at).unwrap();
+        bytes
+    }
+
+    fn u16_at(&self, at: u64) -> u16 {
+        u16::from_le_bytes(self.read(at, 2).try_into().unwrap())
+    }
+
+    fn descriptor(&self, table: u64, index: u16, addr: u64, len: u32, flags: u16, next: u16) {
+        let mut bytes = addr.to_le_bytes().to_vec();
+        bytes.extend(len.to_le_bytes());
+        bytes.extend(flags.to_le_bytes());
+        bytes.extend(next.to_le_bytes());
+        self.write(table + 16 * u64::from(index), &bytes);
+    }
+
+    /// Makes a chain of buffers available. Returns its head, and where each buffer lies.
+    fn offer(&mut self, lens: &[usize], writable: bool, indirect: bool) -> (u16, Vec<(u64, usize)>) {
+        let flags = if writable { flag::WRITE } else { 0 };
+        let head = self.descriptor;
+        let (table, first) = if indirect {
+            let table = self.table;
+            self.table += 16 * lens.len() as u64;
+            self.descriptor(
+                DESCRIPTORS,
+                head,
+                GUEST + table,
+                16 * lens.len() as u32,
+                flag::INDIRECT,
+                0,
+            );
+            self.descriptor += 1;
+            (table, 0)
+        } else {
+            self.descriptor += lens.len() as u16;
+            (DESCRIPTORS, head)
+        };
+        let mut places = Vec::new();
+        for (index, len) in lens.iter().enumerate() {
+            let number = first + index as u16;
+            let next = if index + 1 < lens.len() { flag::NEXT } else { 0 };
+            self.descriptor(
+                table,
+                number,
+                GUEST + self.buffer,
+                *len as u32,
+                flags | next,
+                number + 1,
+            );
+            places.push((self.buffer, *len));
+            self.buffer += *len as u64;
+        }
+        self.announce(head);
+        (head, places)
+    }
+
+    fn announce(&mut self, head: u16) {
+        let slot = u64::from(self.available % self.size);
+        self.write(AVAILABLE + 4 + 2 * slot, &head.to_le_bytes());
+        self.available = self.available.wrapping_add(1);
+        self.write(AVAILABLE + 2, &self.available.to_le_bytes());
+    }
+
+    /// What the device has used since the last call: heads and lengths.
+    fn take_used(&mut self) -> Vec<(u32, u32)> {
+        let index = self.u16_at(USED + 2);
+        let mut used = Vec::new();
+        while self.used != index {
+            let entry = self.read(USED + 4 + 8 * u64::from(self.used % self.size), 8);
+            let word = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().unwrap());
+            used.push((word(0), word(4)));
+            self.used = self.used.wrapping_add(1);
+        }
+        used
+    }
+}
+
+/// What arrives of the frame in the first fetched chain, however it is stored.
+fn whole(ring: &Vring, index: usize, head: usize) -> Vec<u8> {
+    let mut bytes = vec![0; head];
+    let mut payload = Payload::default();
+    let taken = ring.copy(index, &mut bytes, Some(&mut payload)).unwrap();
+    if taken.copied + payload.len() < taken.len {
+        bytes.resize(taken.len, 0);
+        let taken = ring.copy(index, &mut bytes, None).unwrap();
+        assert_eq!(taken.copied, taken.len);
+        return bytes;
+    }
+    bytes.truncate(taken.copied);
+    let mut rest = vec![0; payload.len()];
+    assert_eq!(payload.copy_to(&mut rest), rest.len());
+    bytes.extend(rest);
+    bytes
+}
+
+/// Lengths of the buffers of a chain.
+fn lens(range: std::ops::Range<usize>) -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(range, 1..30)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What a driver puts up arrives, whatever its buffers, and its buffers come back in order.
+    #[test]
+    fn a_frame_from_the_guest_arrives_whole(
+        base in prop_oneof![Just(0u16), Just(u16::MAX - 2), any::<u16>()],
+        head in 12usize..400,
+        chains in prop::collection::vec((lens(1..900), any::<bool>()), 1..6),
+    ) {
+        let mut driver = Driver::new(256, base);
+        let mut ring = driver.ring(true);
+        let mut sent = Vec::new();
+        for (number, (lens, indirect)) in chains.iter().enumerate() {
+            let (first, places) = driver.offer(lens, false, *indirect);
+            let mut frame = Vec::new();
+            for (at, len) in places {
+                let part: Vec<u8> = (0..len).map(|octet| (octet * 7 + number) as u8).collect();
+                driver.write(at, &part);
+                frame.extend(part);
+            }
+            sent.push((u32::from(first), frame));
+        }
+        prop_assert_eq!(ring.fetch(BATCH), Ok(sent.len()));
+        for (index, (_, frame)) in sent.iter().enumerate() {
+            prop_assert_eq!(&whole(&ring, index, head), frame);
+        }
+        ring.take(sent.len());
+        prop_assert_eq!(driver.take_used(), vec![]);
+        ring.use_taken();
+        let heads: Vec<(u32, u32)> = sent.iter().map(|(head, _)| (*head, 0)).collect();
+        prop_assert_eq!(driver.take_used(), heads);
+        prop_assert_eq!(ring.fetch(BATCH), Ok(0));
+        prop_assert_eq!(ring.base(), driver.available);
+    }
+
+    /// What is given to a driver lies in its buffers in order, with the right number of them in the header; what does not fit is left out
+    /// whole.
+    #[test]
+    fn a_frame_to_the_guest_arrives_whole_or_not_at_all(
+        base in prop_oneof![Just(0u16), Just(u16::MAX - 2), any::<u16>()],
+        mergeable in any::<bool>(),
+        buffers in prop::collection::vec((prop::collection::vec(12usize..700, 1..4), any::<bool>()), 0..12),
+        frames in prop::collection::vec((1usize..2000, 0usize..1800), 1..8),
+    ) {
+        let mut driver = Driver::new(256, base);
+        let mut ring = driver.ring(mergeable);
+        // The payload lies in another guest.
+        let source = Driver::new(256, 0);
+        let source_memory = source.memory();
+        let mut offered: std::collections::VecDeque<_> = buffers
+            .iter()
+            .map(|(lens, indirect)| driver.offer(lens, true, *indirect))
+            .collect();
+        for (number, (head, rest)) in frames.iter().enumerate() {
+            let head: Vec<u8> = (0..*head).map(|octet| (octet + number) as u8).collect();
+            let rest: Vec<u8> = (0..*rest).map(|octet| (octet * 3 + number) as u8).collect();
+            source.write(BUFFERS, &rest);
+            let mut payload = Payload::default();
+            if !rest.is_empty() {
+                let start = source_memory.find(GUEST + BUFFERS, rest.len() as u64).unwrap();
+                payload.push(Slice { start, len: rest.len() as u32 });
+            }
+            let len = HEADER + head.len() + rest.len();
+            let mut header = [0xaa; HEADER];
+            let given = ring.give(&mut header, &head, Some(&payload)).unwrap();
+            ring.publish();
+            let used = driver.take_used();
+            // The obvious way: take buffers until it fits.
+            let mut room = 0;
+            let needed = offered.iter().take_while(|(_, places)| {
+                let more = room < len;
+                room += places.iter().map(|(_, len)| len).sum::<usize>();
+                more
+            }).count();
+            let enough = offered.iter().take(needed).flat_map(|(_, places)| places).map(|(_, len)| len).sum::<usize>() >= len;
+            let expected = match (enough, needed) {
+                (true, 1) => Given::Sent,
+                (_, _) if !mergeable && !offered.is_empty() => Given::TooLong,
+                (true, _) => Given::Sent,
+                (false, _) => Given::Full,
+            };
+            prop_assert_eq!(given, expected);
+            if given != Given::Sent {
+                prop_assert_eq!(used, vec![]);
+                continue;
+            }
+            prop_assert_eq!(used.len(), needed);
+            let mut got: Vec<u8> = Vec::new();
+            for (id, written) in used {
+                let (head, places) = offered.pop_front().unwrap();
+                prop_assert_eq!(u32::from(head), id);
+                let buffer: Vec<u8> = places.iter().flat_map(|(at, len)| driver.read(*at, *len)).collect();
+                got.extend(&buffer[..written as usize]);
+            }
+            let mut wanted = vec![0xaa; HEADER - 2];
+            wanted.extend((needed as u16).to_le_bytes());
+            wanted.extend(head);
+            wanted.extend(rest);
+            prop_assert_eq!(got, wanted);
+        }
+    }
+
+    /// Rings full of rubbish are refused or read within the guest's memory, without a panic and without an end that does not come.
+    #[test]
+    fn rubbish_in_the_rings_harms_nobody(
+        rubbish in prop::collection::vec(any::<u8>(), 0x3000..0x3001),
+        near in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let driver = Driver::new(64, 0);
+        let mut ring = driver.ring(true);
+        driver.write(0, &rubbish);
+        if near {
+            // Addresses and numbers that are nearly right get further.
+            for index in 0..64u64 {
+                let mix = seed.wrapping_mul(index + 1);
+                let addr = GUEST + (mix >> 20) % (MEMORY + 100);
+                let flags = (mix % 8) as u16;
+                driver.descriptor(DESCRIPTORS, index as u16, addr, (mix >> 40) as u32 % 5000, flags, (mix >> 8) as u16 % 70);
+                driver.write(AVAILABLE + 4 + 2 * index, &((mix >> 4) as u16 % 66).to_le_bytes());
+            }
+            driver.write(AVAILABLE + 2, &((seed % 70) as u16).to_le_bytes());
+        }
+        let mut bytes = [0; 300];
+        if let Ok(count) = ring.fetch(BATCH) {
+            for index in 0..count {
+                let mut payload = Payload::default();
+                let _ = ring.copy(index, &mut bytes, Some(&mut payload));
+                let _ = payload.copy_to(&mut [0; 70_000]);
+            }
+            ring.take(count);
+            ring.use_taken();
+        }
+        ring.prefetch(BATCH);
+        for _ in 0..10 {
+            let _ = ring.give(&mut [0; HEADER], &bytes, None);
+        }
+        ring.publish();
+        let _ = ring.arm();
+    }
+}
+
+#[test]
+fn chains_that_break_the_rules_are_named() {
+    type Spoil = fn(&mut Driver);
+    let cases: [(&str, Broken, Spoil); 8] = [
+        ("index", Broken::Index, |driver| {
+            driver.write(AVAILABLE + 2, &65u16.to_le_bytes());
+        }),
+        ("head", Broken::Descriptor, |driver| driver.announce(64)),
+        ("next", Broken::Descriptor, |driver| {
+            driver.descriptor(DESCRIPTORS, 0, GUEST, 60, flag::NEXT, 64);
+            driver.announce(0);
+        }),
+        ("loop", Broken::Loop, |driver| {
+            driver.descriptor(DESCRIPTORS, 0, GUEST, 60, flag::NEXT, 1);
+            driver.descriptor(DESCRIPTORS, 1, GUEST, 60, flag::NEXT, 0);
+            driver.announce(0);
+        }),
+        ("address", Broken::Address, |driver| {
+            driver.descriptor(DESCRIPTORS, 0, GUEST + MEMORY - 59, 60, 0, 0);
+            driver.announce(0);
+        }),
+        ("direction", Broken::Direction, |driver| {
+            driver.descriptor(DESCRIPTORS, 0, GUEST, 60, flag::WRITE, 0);
+            driver.announce(0);
+        }),
+        ("table", Broken::Indirect, |driver| {
+            driver.descriptor(DESCRIPTORS, 0, GUEST + TABLES, 17, flag::INDIRECT, 0);
+            driver.announce(0);
+        }),
+        ("nested table", Broken::Indirect, |driver| {
+            driver.descriptor(DESCRIPTORS, 0, GUEST + TABLES, 16, flag::INDIRECT, 0);
+            driver.descriptor(TABLES, 0, GUEST + TABLES, 16, flag::INDIRECT, 0);
+            driver.announce(0);
+        }),
+    ];
+    for (name, wanted, spoil) in cases {
+        let mut driver = Driver::new(64, 0);
+        let mut ring = driver.ring(true);
+        spoil(&mut driver);
+        let got = ring.fetch(BATCH).and_then(|_| ring.copy(0, &mut [0; 400], None));
+        assert_eq!(got, Err(wanted), "{name}");
+    }
+}
+
+#[test]
+fn rings_outside_of_the_memory_are_refused() {
+    let driver = Driver::new(64, 0);
+    let right = driver.layout(true);
+    let wrong = [
+        Layout { size: 63, ..right },
+        Layout { size: 0, ..right },
+        Layout {
+            descriptors: USER + MEMORY - 16,
+            ..right
+        },
+        Layout {
+            available: USER + MEMORY - 6,
+            ..right
+        },
+        Layout {
+            used: USER - 4,
+            ..right
+        },
+        Layout {
+            used: USER + USED + 1,
+            ..right
+        },
+        Layout {
+            descriptors: u64::MAX - 8,
+            ..right
+        },
+    ];
+    for layout in wrong {
+        assert!(Vring::new(driver.memory(), &layout, None).is_none(), "{layout:?}");
+    }
+}
+
+#[test]
+fn memory_that_is_taken_away_costs_only_its_ring() {
+    let mut driver = Driver::new(64, 0);
+    let mut ring = driver.ring(true);
+    driver.offer(&[60], false, false);
+    assert!(!ring.is_broken());
+    driver.file.set_len(0).unwrap();
+    // All of it reads as zeros: nothing is available.
+    assert_eq!(ring.fetch(BATCH), Ok(0));
+    assert!(ring.is_broken());
+    // Another guest's is as it was.
+    let mut other = Driver::new(64, 0);
+    let mut other_ring = other.ring(true);
+    other.offer(&[60], false, false);
+    assert_eq!(other_ring.fetch(BATCH), Ok(1));
+    assert!(!other_ring.is_broken());
+}
+
+#[test]
+fn notifications_are_asked_for_and_sent_as_agreed() {
+    for event_index in [false, true] {
+        let mut driver = Driver::new(64, 0);
+        let layout = Layout {
+            event_index,
+            ..driver.layout(true)
+        };
+        let call = tempfile::tempfile().unwrap();
+        let written = call.try_clone().unwrap();
+        let mut ring = Vring::new(driver.memory(), &layout, Some(call)).unwrap();
+        ring.disarm();
+        assert!(!ring.arm(), "nothing waits");
+        let (head, _) = driver.offer(&[60], false, false);
+        driver.announce(head);
+        assert!(ring.arm(), "something came before the guest was asked");
+        if event_index {
+            // Tell when the second buffer is used.
+            driver.write(AVAILABLE + 4 + 2 * 64, &1u16.to_le_bytes());
+        }
+        let calls = || written.metadata().unwrap().len() / 8;
+        for wanted in [u64::from(!event_index), if event_index { 1 } else { 2 }] {
+            assert_eq!(ring.fetch(1), Ok(1));
+            ring.take(1);
+            ring.use_taken();
+            assert_eq!(calls(), wanted, "event index: {event_index}");
+        }
+        // VIRTQ_AVAIL_F_NO_INTERRUPT
+        driver.write(AVAILABLE, &1u16.to_le_bytes());
+        driver.announce(head);
+        ring.fetch(1).unwrap();
+        ring.take(1);
+        ring.use_taken();
+        let wanted = if event_index { 1 } else { 2 };
+        assert_eq!(calls(), wanted);
+    }
+}
