@@ -1,0 +1,100 @@
+//! Two stations that send to each other through a switch, each behind a port: guests with vhost-user, or netdevs.
+//!
+//! Prints a line of JSON for each phase: see [`vswitch_benches::load`].
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use vswitch_benches::load::{Load, Outcome, Pace, Phase};
+use vswitch_benches::station::guest::Guest;
+use vswitch_benches::station::netdev::Netdev;
+use vswitch_benches::station::{Flows, Station};
+
+/// Sends frames between two ports of a switch
+#[derive(Parser)]
+struct Arguments {
+    /// The ports are netdevs, NETNS/DEVICE; else sockets of vhost-user ports, at which the switch connects
+    #[arg(long)]
+    netdev: bool,
+    /// Milliseconds of each phase
+    #[arg(long, default_value_t = 2000)]
+    millis: u64,
+    /// The two ports
+    #[arg(num_args = 2, required = true)]
+    ports: Vec<String>,
+    /// PACE:STATIONS:OCTETS; pace is closed, load (90 % of the last closed loop), idle-MILLISECONDS or steady-RATE
+    #[arg(last = true)]
+    phases: Vec<Phase>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    ensure!(arguments.ports.len() == 2, "there are two ports");
+    if arguments.netdev {
+        netdevs(&arguments)
+    } else {
+        guests(&arguments)
+    }
+}
+
+fn guests(arguments: &Arguments) -> Result<()> {
+    let listeners = [0, 1].map(|side| Guest::listen(Path::new(&arguments.ports[side])));
+    let [a, b] = listeners;
+    let mut stations = [Guest::accept(&a?)?, Guest::accept(&b?)?];
+    let mut before = None;
+    for phase in &arguments.phases {
+        let flows = flows(*phase)?;
+        for (station, flows) in stations.iter_mut().zip(&flows) {
+            station.prepare(flows)?;
+        }
+        let mut load = Load::new(stations, flows);
+        one(arguments, *phase, &mut load, &mut before)?;
+        stations = load.end();
+    }
+    Ok(())
+}
+
+fn netdevs(arguments: &Arguments) -> Result<()> {
+    let mut before = None;
+    for phase in &arguments.phases {
+        let [left, right] = flows(*phase)?;
+        let open = |port: &str, flows: &Flows| {
+            let (netns, device) = port.split_once('/').context("a port is NETNS/DEVICE")?;
+            Netdev::new(netns, device, flows)
+        };
+        let stations = [
+            open(&arguments.ports[0], &left)?,
+            open(&arguments.ports[1], &right)?,
+        ];
+        let mut load = Load::new(stations, [left, right]);
+        one(arguments, *phase, &mut load, &mut before)?;
+    }
+    Ok(())
+}
+
+fn flows(phase: Phase) -> Result<[Flows; 2]> {
+    Ok([
+        Flows::new(0, phase.macs, phase.octets)?,
+        Flows::new(1, phase.macs, phase.octets)?,
+    ])
+}
+
+fn one<S: Station>(
+    arguments: &Arguments,
+    phase: Phase,
+    load: &mut Load<S>,
+    before: &mut Option<Outcome>,
+) -> Result<()> {
+    load.warm_up().with_context(|| phase.to_string())?;
+    let time = Duration::from_millis(arguments.millis);
+    let outcome = load
+        .run(phase, time, *before)
+        .with_context(|| phase.to_string())?;
+    if phase.pace == Pace::Closed {
+        *before = Some(outcome);
+    }
+    println!("{}", serde_json::to_string(&outcome)?);
+    Ok(())
+}
