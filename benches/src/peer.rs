@@ -1,4 +1,5 @@
-//! Who switches: each joins `eth0` of namespace `a` with `eth0` of namespace `b`, and says how it is configured.
+//! Who switches: each joins `eth0` of namespace `a` with `eth0` of namespace `b`, or two guests by vhost-user, and says how it
+//! is configured.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ use xtask::sandbox;
 pub mod bare;
 pub mod bridge;
 pub mod ovs;
+pub mod testpmd;
+pub mod vde;
 pub mod vswitch;
 
 /// The namespaces that a peer joins.
@@ -71,13 +74,18 @@ impl Bench {
         Command::new(self.bin.join(name))
     }
 
+    /// The sockets of two vhost-user ports, at which the guests listen and the switch connects.
+    pub fn sockets(&self) -> [PathBuf; 2] {
+        NAMESPACES.map(|name| self.dir.join(format!("{name}.sock")))
+    }
+
     /// The file that a program's output goes to.
     pub fn log(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.log"))
     }
 }
 
-/// Something that switches frames between two namespaces.
+/// Something that switches frames between two namespaces, or between two guests: then it connects to [`Bench::sockets`].
 pub trait Peer {
     /// Its name in tables, which also says the kind of its ports.
     fn name(&self) -> String;

@@ -21,6 +21,10 @@ pub enum Unit {
     Octets,
     /// instructions per frame
     Instructions,
+    /// seconds
+    Seconds,
+    /// learnt addresses per second
+    AddressesPerSecond,
 }
 
 impl Unit {
@@ -32,6 +36,10 @@ impl Unit {
             Self::PercentOfCore => format!("{figure:.2} %"),
             Self::Octets => format!("{:.1} KiB", figure / 1024.0),
             Self::Instructions => format!("{figure:.0} instr"),
+            Self::AddressesPerSecond => format!("{:.2} M/s", figure / 1e6),
+            Self::Seconds if figure < 1e-3 => format!("{:.1} µs", figure * 1e6),
+            Self::Seconds if figure < 1.0 => format!("{:.2} ms", figure * 1e3),
+            Self::Seconds => format!("{figure:.2} s"),
         }
     }
 }
@@ -42,8 +50,24 @@ impl Unit {
 pub enum Wanted {
     /// Ours is to be at least so many times the peer's.
     Ratio(f64),
+    /// Ours is to be at most so many times the peer's.
+    RatioAtMost(f64),
+    /// The figure itself is to be at least this.
+    AtLeast(f64),
     /// The figure itself is to be at most this.
     AtMost(f64),
+}
+
+impl Wanted {
+    /// As people say it.
+    fn say(self, unit: Unit) -> String {
+        match self {
+            Self::Ratio(least) => format!("≥ {least}×"),
+            Self::RatioAtMost(most) => format!("≤ {most}×"),
+            Self::AtLeast(least) => format!("≥ {}", unit.say(least)),
+            Self::AtMost(most) => format!("≤ {}", unit.say(most)),
+        }
+    }
 }
 
 /// One peer's figures, one of each round.
@@ -66,6 +90,8 @@ pub struct Series {
 pub struct Case {
     /// Scenario, as `cargo xtask bench` takes it.
     pub scenario: String,
+    /// The target that it is about, such as `P1`.
+    pub target: String,
     /// What was sent.
     pub name: String,
     /// What the figures count.
@@ -110,6 +136,8 @@ impl Case {
     pub fn met(&self, series: &Series) -> Option<bool> {
         match series.wanted? {
             Wanted::Ratio(least) => self.ratio(series).map(|ratio| ratio >= least),
+            Wanted::RatioAtMost(most) => self.ratio(series).map(|ratio| ratio <= most),
+            Wanted::AtLeast(least) => median(&series.figures).map(|figure| figure >= least),
             Wanted::AtMost(most) => median(&series.figures).map(|figure| figure <= most),
         }
     }
@@ -183,11 +211,9 @@ impl Report {
         for case in &self.cases {
             for (index, series) in case.series.iter().enumerate() {
                 let first = index == 0;
-                let wanted = match series.wanted {
-                    Some(Wanted::Ratio(least)) => format!("≥ {least}×"),
-                    Some(Wanted::AtMost(most)) => format!("≤ {}", case.unit.say(most)),
-                    None => String::new(),
-                };
+                let wanted = series
+                    .wanted
+                    .map_or_else(String::new, |wanted| wanted.say(case.unit));
                 let verdict = match case.met(series) {
                     Some(true) => " ✓",
                     Some(false) => " ✗",
@@ -209,6 +235,52 @@ impl Report {
                         _ => String::new(),
                     },
                     format!("{wanted}{verdict}"),
+                ]);
+            }
+        }
+        render(&rows)
+    }
+
+    /// A row for each target: what we have, what the peer has, and whether that is enough.
+    pub fn targets(&self) -> String {
+        let head = [
+            "target",
+            "scenario",
+            "traffic",
+            "ours",
+            "peer",
+            "peer's",
+            "ours / peer",
+            "wanted",
+            "met",
+        ]
+        .map(str::to_owned);
+        let mut rows = vec![head];
+        for case in &self.cases {
+            let ours = case.series.first().and_then(|series| median(&series.figures));
+            let say =
+                |figure: Option<f64>| figure.map_or_else(|| "no figure".into(), |figure| case.unit.say(figure));
+            for (index, series) in case.series.iter().enumerate() {
+                let Some(wanted) = series.wanted else { continue };
+                let peer = (index > 0).then(|| (series.peer.clone(), say(median(&series.figures))));
+                let (peer, theirs) = peer.unwrap_or_default();
+                rows.push([
+                    case.target.clone(),
+                    case.scenario.clone(),
+                    case.name.clone(),
+                    say(ours),
+                    peer,
+                    theirs,
+                    match case.ratio(series) {
+                        Some(ratio) if index > 0 => format!("{ratio:.2}×"),
+                        _ => String::new(),
+                    },
+                    wanted.say(case.unit),
+                    match case.met(series) {
+                        Some(true) => "yes".into(),
+                        Some(false) => "no".into(),
+                        None => "not measured".into(),
+                    },
                 ]);
             }
         }
@@ -283,6 +355,7 @@ mod tests {
         };
         Case {
             scenario: "tap".into(),
+            target: "P3".into(),
             name: "TCP".into(),
             unit: Unit::BitsPerSecond,
             series: vec![
@@ -311,6 +384,32 @@ mod tests {
         let case = case(&[10.0, 20.0, 10.0], &[5.0, 10.0, 5.0], 2.0);
         assert_eq!(case.ratio(&case.series[1]), Some(2.0));
         assert_eq!(case.met(&case.series[1]), Some(true));
+    }
+
+    #[test]
+    fn what_is_wanted_may_be_less() {
+        let mut case = case(&[1.0, 1.0], &[4.0, 4.0], 0.0);
+        case.series[1].wanted = Some(Wanted::RatioAtMost(0.5));
+        assert_eq!(case.met(&case.series[1]), Some(true));
+        case.series[0].wanted = Some(Wanted::AtLeast(2.0));
+        assert_eq!(case.met(&case.series[0]), Some(false));
+    }
+
+    #[test]
+    fn every_target_has_a_row() {
+        let report = Report {
+            machine: Machine::here(),
+            rounds: 1,
+            seconds: 1,
+            cases: vec![case(&[10.0], &[5.0], 2.0), case(&[10.0], &[], 2.0)],
+        };
+        let table = report.targets();
+        let verdicts: Vec<&str> = table
+            .lines()
+            .skip(2)
+            .map(|row| row.rsplit("  ").next().unwrap_or_default().trim())
+            .collect();
+        assert_eq!(verdicts, ["yes", "not measured"]);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Traffic, and how much of it arrived.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xtask::host::{self, Background, SHORT};
 
+use crate::load::Outcome;
 use crate::peer::{Bench, MACS};
 
 /// Bits per second that TCP carries from `a` to `b` over `streams` connections, as the receiver counts them.
@@ -62,4 +64,63 @@ fn received() -> Result<(Instant, u64)> {
         now,
         packets.context("`ip -s link` gave no count of received packets")?,
     ))
+}
+
+/// Where stations are.
+#[derive(Clone, Debug)]
+pub enum Ends {
+    /// Guests that listen at these sockets; the first two send.
+    Guests(Vec<PathBuf>),
+    /// Netdevs, as NAMESPACE/DEVICE.
+    Netdevs([String; 2]),
+}
+
+/// The `stations` program at work.
+#[derive(Debug)]
+pub struct Stations {
+    process: Background,
+    /// How long it may take.
+    bound: Duration,
+    phases: usize,
+}
+
+/// Lets two stations send to each other, `time` for each phase.
+pub fn stations(bench: &Bench, ends: &Ends, time: Duration, phases: &[String]) -> Result<Stations> {
+    let mut command = bench.own("stations");
+    command.arg("--millis").arg(time.as_millis().to_string());
+    match ends {
+        Ends::Guests(sockets) => command.args(sockets),
+        Ends::Netdevs(ports) => command.arg("--netdev").args(ports),
+    };
+    command.arg("--").args(phases);
+    let process = Background::start(&mut bench.on_traffic_core(&command), &bench.log("stations"))?;
+    let each = u32::try_from(phases.len())?;
+    Ok(Stations {
+        process,
+        bound: Duration::from_secs(60) + each * time,
+        phases: phases.len(),
+    })
+}
+
+impl Stations {
+    /// Waits for a condition while they are at work.
+    pub fn ready(&mut self, condition: impl FnMut() -> Result<bool>) -> Result<()> {
+        self.process.ready(self.bound, condition)
+    }
+
+    /// What each phase gave.
+    pub fn outcomes(mut self) -> Result<Vec<Outcome>> {
+        let status = self.process.wait(self.bound)?;
+        let log = self.process.log();
+        let outcomes: Vec<Outcome> = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        ensure!(
+            status.success() && outcomes.len() == self.phases,
+            "the stations failed ({status}):\n{}",
+            log.trim()
+        );
+        Ok(outcomes)
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -245,10 +245,19 @@ pub struct Background {
 impl Background {
     /// Starts it; what it prints goes to the file `log`.
     pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        Self::start_with(command, log, Stdio::null())
+    }
+
+    /// As [`Self::start`], for a program that ends when its input does, and can be told more by [`Self::say`].
+    pub fn start_listening(command: &mut Command, log: &Path) -> Result<Self> {
+        Self::start_with(command, log, Stdio::piped())
+    }
+
+    fn start_with(command: &mut Command, log: &Path, input: Stdio) -> Result<Self> {
         let name = describe(command);
         let file = std::fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(file.try_clone()?)
             .stderr(file)
             .process_group(0)
@@ -259,6 +268,12 @@ impl Background {
             name,
             log: log.to_path_buf(),
         })
+    }
+
+    /// Writes a line to its input.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut().context("it was started without an input")?;
+        writeln!(input, "{line}").with_context(|| format!("`{}` does not listen", self.name))
     }
 
     /// Its process id.

@@ -52,14 +52,20 @@ pub const TEST: &[Tool] = &[
 
 /// What the benchmarks call beyond the demo.
 pub const BENCH: &[Tool] = &[
+    tool("dpdk-testpmd", "dpdk-dev"),
     tool("ethtool", "ethtool"),
+    tool(OVS_DPDK, "openvswitch-switch-dpdk"),
     tool("ovs-vsctl", "openvswitch-switch"),
     tool("ovs-vswitchd", "openvswitch-switch"),
     tool("ovsdb-server", "openvswitch-switch"),
     tool("ovsdb-tool", "openvswitch-common"),
     tool("taskset", "util-linux"),
     tool("valgrind", "valgrind"),
+    tool("vde_switch", "vde2"),
 ];
+
+/// Open vSwitch with DPDK, which the package does not put into `PATH`.
+pub const OVS_DPDK: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 
 /// What the guide calls.
 pub const GUIDE: &[Tool] = &[

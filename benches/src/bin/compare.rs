@@ -22,6 +22,9 @@ struct Arguments {
     /// Directory for the report
     #[arg(long)]
     out: PathBuf,
+    /// A file with cases that were measured already, to be put into the report
+    #[arg(long)]
+    with: Option<PathBuf>,
     /// How often each peer has its turn
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -54,7 +57,13 @@ fn main() -> Result<()> {
         time: Duration::from_secs(arguments.seconds),
         only: arguments.peer,
     };
-    let mut cases = Vec::new();
+    let mut cases = match &arguments.with {
+        Some(path) => {
+            let text = fs::read(path).with_context(|| path.display().to_string())?;
+            serde_json::from_slice(&text).with_context(|| path.display().to_string())?
+        }
+        None => Vec::new(),
+    };
     for name in &arguments.scenarios {
         cases.extend(scenario::run(name, &bench).with_context(|| format!("scenario {name}"))?);
     }
@@ -69,11 +78,11 @@ fn main() -> Result<()> {
     for (name, text) in [
         ("latest.json", json + "\n"),
         ("latest.svg", plot::svg(&report)),
-        ("latest.txt", format!("{}\n{}", report.table(), report.notes())),
+        ("latest.txt", format!("{}\n{}\n{}", report.targets(), report.table(), report.notes())),
     ] {
         let path = arguments.out.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    println!("\n{}\n{}", report.table(), report.notes());
+    println!("\n{}\n{}\n{}", report.table(), report.notes(), report.targets());
     Ok(())
 }

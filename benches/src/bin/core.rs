@@ -26,6 +26,7 @@ use switch_core::snapshot::{Port, Snapshot, Switch};
 use switch_core::time::Timestamp;
 use switch_core::vid::{Tpid, Vid};
 use switch_core::vlan::VlanPolicy;
+use vswitch_benches::report::{Case, Series, Unit, Wanted};
 
 /// Instructions per frame of the pipeline alone, counted by valgrind's callgrind
 #[derive(Parser)]
@@ -36,6 +37,9 @@ struct Arguments {
     /// Write the figures as the new baseline
     #[arg(long, conflicts_with = "check")]
     update: bool,
+    /// Write the figures as a part of a report
+    #[arg(long)]
+    report: Option<PathBuf>,
     /// Run this scenario for --frames frames, as valgrind's child does
     #[arg(long, requires = "frames", hide = true)]
     run: Option<String>,
@@ -121,10 +125,15 @@ fn run(arguments: &Arguments) -> Result<bool> {
         }
         figures.insert(name.to_owned(), (figure * 10.0).round() / 10.0);
     }
+    let learning = rate(LEARNING)?;
     println!(
         "learning rate (P8): {:.2} million addresses a second",
-        rate(LEARNING)? / 1e6
+        learning / 1e6
     );
+    if let Some(path) = &arguments.report {
+        let text = serde_json::to_string(&cases(&figures, learning))?;
+        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+    }
     if arguments.update {
         let updated = Baseline {
             instructions_per_frame: figures,
@@ -142,6 +151,38 @@ fn run(arguments: &Arguments) -> Result<bool> {
         return Ok(false);
     }
     Ok(true)
+}
+
+/// The figures as a part of a report.
+fn cases(figures: &BTreeMap<String, f64>, learning: f64) -> Vec<Case> {
+    let case = |target: &str, name: String, unit, figure, wanted| Case {
+        scenario: "core".into(),
+        target: target.into(),
+        name,
+        unit,
+        series: vec![Series {
+            peer: "vswitch".into(),
+            config: "the pipeline alone, from memory; instructions counted by callgrind".into(),
+            figures: vec![figure],
+            wanted,
+        }],
+    };
+    let mut cases: Vec<Case> = SCENARIOS
+        .iter()
+        .filter_map(|(name, what, target)| {
+            let figure = *figures.get(*name)?;
+            let wanted = target.map(|most| Wanted::AtMost(most as f64));
+            Some(case("P12", format!("{name}: {what}"), Unit::Instructions, figure, wanted))
+        })
+        .collect();
+    cases.push(case(
+        "P8",
+        "a new source with each frame".into(),
+        Unit::AddressesPerSecond,
+        learning,
+        Some(Wanted::AtLeast(1e6)),
+    ));
+    cases
 }
 
 /// What the figures were.

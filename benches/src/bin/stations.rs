@@ -2,13 +2,14 @@
 //!
 //! Prints a line of JSON for each phase: see [`vswitch_benches::load`].
 
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use vswitch_benches::load::{Load, Outcome, Pace, Phase};
-use vswitch_benches::station::guest::Guest;
+use vswitch_benches::station::guest::{self, Guest};
 use vswitch_benches::station::netdev::Netdev;
 use vswitch_benches::station::{Flows, Station};
 
@@ -21,17 +22,17 @@ struct Arguments {
     /// Milliseconds of each phase
     #[arg(long, default_value_t = 2000)]
     millis: u64,
-    /// The two ports
-    #[arg(num_args = 2, required = true)]
+    /// The two ports; more sockets get guests that are silent
+    #[arg(num_args = 2.., required = true)]
     ports: Vec<String>,
-    /// PACE:STATIONS:OCTETS; pace is closed, load (90 % of the last closed loop), idle-MILLISECONDS or steady-RATE
+    /// PACE:STATIONS:OCTETS; pace is closed, load (90 % of the last closed loop), idle-MILLISECONDS, steady-RATE or wait-MILLISECONDS
     #[arg(last = true)]
     phases: Vec<Phase>,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    ensure!(arguments.ports.len() == 2, "there are two ports");
+    ensure!(arguments.ports.len() >= 2, "there are two ports");
     if arguments.netdev {
         netdevs(&arguments)
     } else {
@@ -40,9 +41,21 @@ fn main() -> Result<()> {
 }
 
 fn guests(arguments: &Arguments) -> Result<()> {
-    let listeners = [0, 1].map(|side| Guest::listen(Path::new(&arguments.ports[side])));
-    let [a, b] = listeners;
-    let mut stations = [Guest::accept(&a?)?, Guest::accept(&b?)?];
+    /// Entries of the queues of those that are silent.
+    const FEW: u16 = 64;
+    let listeners: Vec<UnixListener> = arguments
+        .ports
+        .iter()
+        .map(|path| Guest::listen(Path::new(path)))
+        .collect::<Result<_>>()?;
+    let mut stations = [
+        Guest::accept(&listeners[0], guest::SIZE)?,
+        Guest::accept(&listeners[1], guest::SIZE)?,
+    ];
+    let _silent: Vec<Guest> = listeners[2..]
+        .iter()
+        .map(|listener| Guest::accept(listener, FEW))
+        .collect::<Result<_>>()?;
     let mut before = None;
     for phase in &arguments.phases {
         let flows = flows(*phase)?;

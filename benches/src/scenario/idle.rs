@@ -1,111 +1,165 @@
-//! P10: what a switch costs that has nothing to do.
+//! P10: what a switch costs that has nothing to do, and how long the first frame after a pause takes.
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
-use xtask::host::{self, Background, SHORT};
+use xtask::host::{self, Background};
 use xtask::sandbox;
 
-use crate::peer::vswitch::{Ports, daemon};
-use crate::peer::{Bench, START};
-use crate::report::{Case, Series, Unit, Wanted};
+use super::Figures;
+use crate::peer::Bench;
+use crate::peer::vswitch::{Ports, daemon, wait_for_ports, write_config};
+use crate::report::{Case, Unit, Wanted};
+use crate::traffic::{Ends, stations};
 
 const PORTS: usize = 100;
 /// Keys of /proc/PID/status: memory of its own, and what is mapped from files and sockets.
 const OWN: &str = "RssAnon:";
-const MAPPED: [&str; 2] = ["RssFile:", "RssShmem:"];
+const MAPPED: &str = "RssFile:";
 const TIME: Duration = Duration::from_secs(10);
 
-/// CPU share over ten seconds, and memory per port.
+/// The kinds of ports.
+const KINDS: [Ports; 4] = [Ports::Tap, Ports::Packet, Ports::Xdp, Ports::VhostUser];
+
+/// CPU share over ten seconds, memory per port, and the time of single frames.
 pub fn run(bench: &Bench) -> Result<Vec<Case>> {
     sandbox::add_netns("ports")?;
     let empty = {
-        let empty = daemon(bench, "")?;
+        let empty = daemon(bench, write_config(bench, "", true)?)?;
         host::measure_for(Duration::from_millis(500))?;
-        (status(&empty, OWN)?, shared(&empty)?)
+        Memory::of(&empty)?
     };
-    let mut cases = Vec::new();
-    for (ports, kind) in [(Ports::Tap, "tap"), (Ports::Packet, "af-packet")] {
-        let (share, own, mapped) = one(bench, ports)?;
-        let mut case = |name: String, unit: Unit, figure: f64, most: Option<f64>, config: &str| {
-            eprintln!("  idle      {name:<34} {}", unit.say(figure));
-            cases.push(Case {
-                scenario: "idle".into(),
-                name,
-                unit,
-                series: vec![Series {
-                    peer: "vswitch".into(),
-                    config: config.into(),
-                    figures: vec![figure],
-                    wanted: most.map(Wanted::AtMost),
-                }],
-            });
+    let mut figures = Figures::new("idle", "P10");
+    for ports in KINDS {
+        let kind = ports.name();
+        if !bench.wants(kind) {
+            continue;
+        }
+        let one = one(bench, ports);
+        host::sh("ip netns del ports")?;
+        sandbox::add_netns("ports")?;
+        let one = match one {
+            Ok(one) => Some(one),
+            Err(error) if host::interrupted() => return Err(error),
+            Err(error) => {
+                eprintln!("  no figure: {kind}: {error:#}");
+                None
+            }
         };
-        case(
-            format!("CPU, {PORTS} {kind} ports"),
+        let one = one.as_ref();
+        figures.add(
+            &format!("CPU, {PORTS} {kind} ports"),
             Unit::PercentOfCore,
-            share,
-            Some(1.0),
-            "user and system time of all threads",
+            one.map(|one| one.share),
+            Some(Wanted::AtMost(1.0)),
+            "user and system time of all threads over ten seconds",
         );
-        case(
-            format!("memory per {kind} port"),
-            Unit::Octets,
-            (own - empty.0).max(0.0) / PORTS as f64,
-            Some(100.0 * 1024.0),
-            "the process's own memory (RssAnon) beyond that without ports",
-        );
-        if ports == Ports::Packet {
-            case(
-                format!("rings per {kind} port"),
-                Unit::Octets,
-                (mapped - empty.1).max(0.0) / PORTS as f64,
-                None,
-                "the receive ring and the frames to send, shared with the kernel (RssFile and RssShmem beyond those without ports)",
+        for (name, figure, wanted) in [
+            ("p50", one.map(|one| one.p50), None),
+            ("p99", one.map(|one| one.p99), Some(Wanted::AtMost(100e-6))),
+        ] {
+            figures.add(
+                &format!("first frame, {kind}, {name}"),
+                Unit::Seconds,
+                figure,
+                wanted,
+                "single frames after pauses of 10 ms between two of the 100 ports",
             );
         }
+        figures.target = "P9".into();
+        figures.add(
+            &format!("memory per {kind} port"),
+            Unit::Octets,
+            one.map(|one| (one.memory.own - empty.own).max(0.0) / PORTS as f64),
+            Some(Wanted::AtMost(100.0 * 1024.0)),
+            "the process's own memory (RssAnon) beyond that without ports",
+        );
+        figures.add(
+            &format!("rings per {kind} port"),
+            Unit::Octets,
+            one.map(|one| (one.memory.mapped - empty.mapped).max(0.0) / PORTS as f64),
+            None,
+            "what is shared with the kernel or a guest (RssFile beyond that without ports)",
+        );
+        figures.target = "P10".into();
     }
-    Ok(cases)
+    Ok(figures.cases)
 }
 
-/// Share of a core in percent, octets of its own, and octets shared with the kernel.
-fn one(bench: &Bench, ports: Ports) -> Result<(f64, f64, f64)> {
+struct One {
+    share: f64,
+    p50: f64,
+    p99: f64,
+    memory: Memory,
+}
+
+fn one(bench: &Bench, ports: Ports) -> Result<One> {
     let mut lines = String::new();
+    let socket = |index: usize| bench.dir.join(format!("t{index}.sock"));
     for index in 0..PORTS {
         let device = match ports {
             Ports::Tap => format!("tap: t{index}, netns: ports"),
-            Ports::Packet => {
+            Ports::Packet | Ports::Xdp => {
                 host::sh(&format!(
                     "ip link add d{index} type veth peer name t{index} netns ports"
                 ))?;
                 host::sh(&format!("ip link set d{index} addrgenmode none up"))?;
-                format!("device: d{index}")
+                let driver = if ports == Ports::Xdp { "af-xdp" } else { "af-packet" };
+                format!("device: d{index}, driver: {driver}")
             }
+            Ports::VhostUser => format!("vhost-user: {}", socket(index).display()),
         };
         lines.push_str(&format!("      p{index}: {{ port-group: web, {device} }}\n"));
     }
-    let daemon = daemon(bench, &lines)?;
-    for index in 0..PORTS {
-        host::sh_in("ports", &format!("ip link set t{index} addrgenmode none up"))?;
+    let daemon = daemon(bench, write_config(bench, &lines, true)?)?;
+    let ends = if ports == Ports::VhostUser {
+        Ends::Guests((0..PORTS).map(socket).collect())
+    } else {
+        for index in 0..PORTS {
+            host::sh_in("ports", &format!("ip link set t{index} addrgenmode none up"))?;
+        }
+        wait_for_ports(bench, PORTS)?;
+        Ends::Netdevs(["ports/t0".into(), "ports/t1".into()])
+    };
+    // Guests keep a vhost-user port up, so they are there before and silent while the time is taken.
+    let settle = Duration::from_secs(2);
+    let silence = if ports == Ports::VhostUser {
+        settle + TIME + settle
+    } else {
+        Duration::ZERO
+    };
+    let phases = [
+        format!("wait-{}:2:64", silence.as_millis()),
+        "idle-10:2:64".into(),
+    ];
+    let mut traffic = (ports == Ports::VhostUser)
+        .then(|| stations(bench, &ends, TIME / 3, &phases))
+        .transpose()?;
+    if let Some(traffic) = &mut traffic {
+        traffic.ready(|| {
+            wait_for_ports(bench, PORTS)?;
+            Ok(true)
+        })?;
     }
-    host::wait_until(START, || {
-        let mut list = bench.own("vswitchctl");
-        list.arg("--socket")
-            .arg(bench.dir.join("ctl.sock"))
-            .args(["-o", "json", "port", "list"]);
-        let rows: Value = serde_json::from_str(&host::run(&mut list, SHORT)?)?;
-        let rows = rows.as_array().context("`port list` gave no list")?;
-        Ok(rows.len() == PORTS && rows.iter().all(|row| row["state"] == "up"))
-    })
-    .context("not all ports came up")?;
     // What setting up has left behind is not idleness.
-    host::measure_for(Duration::from_secs(2))?;
+    host::measure_for(settle)?;
     let before = cpu_time(&daemon)?;
     host::measure_for(TIME)?;
     let share = 100.0 * (cpu_time(&daemon)? - before) / TIME.as_secs_f64();
-    Ok((share, status(&daemon, OWN)?, shared(&daemon)?))
+    let memory = Memory::of(&daemon)?;
+    let traffic = match traffic {
+        Some(traffic) => traffic,
+        None => stations(bench, &ends, TIME / 3, &phases)?,
+    };
+    let outcomes = traffic.outcomes()?;
+    let first = outcomes.last().context("no outcome")?;
+    Ok(One {
+        share,
+        p50: first.p50,
+        p99: first.p99,
+        memory,
+    })
 }
 
 /// Seconds of processor time that a process has used.
@@ -121,16 +175,28 @@ fn cpu_time(process: &Background) -> Result<f64> {
     Ok(nanos / 1e9)
 }
 
-/// Octets that a process shares with the kernel or with files.
-fn shared(process: &Background) -> Result<f64> {
-    MAPPED.into_iter().map(|key| status(process, key)).sum()
+/// Memory of a process, octets.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Its own.
+    pub own: f64,
+    /// Mapped from files and sockets.
+    pub mapped: f64,
 }
 
-/// A figure of a process's memory, octets.
-fn status(process: &Background, key: &str) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kib = kib.with_context(|| format!("its status has no {key}"))?;
-    Ok(1024.0 * kib.trim().parse::<f64>()?)
+impl Memory {
+    /// As it is now.
+    pub fn of(process: &Background) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
+        let value = |key: &str| -> Result<f64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+            let kib = kib.with_context(|| format!("its status has no {key}"))?;
+            Ok(1024.0 * kib.trim().parse::<f64>()?)
+        };
+        Ok(Self {
+            own: value(OWN)?,
+            mapped: value(MAPPED)?,
+        })
+    }
 }

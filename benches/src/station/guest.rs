@@ -20,7 +20,7 @@ use super::virtqueue::Virtqueue;
 use super::{BURST, Flows, Station, clock};
 
 /// Entries of a queue: QEMU's largest, and what the peers are given.
-const SIZE: u16 = 1024;
+pub const SIZE: u16 = 1024;
 /// Octets of a buffer: a page, as in Linux's driver for frames longer than 1500 octets.
 const BUFFER: usize = 4096;
 /// Octets of `struct virtio_net_hdr_v1` (VirtIO 1.2, 5.1.6).
@@ -50,6 +50,8 @@ pub struct Guest {
     /// Heads of chains whose frames were sent, and how many descriptors each has.
     free: Vec<u16>,
     chain: u16,
+    /// Entries of a queue.
+    size: u16,
     /// Where the buffers begin, those for receiving first.
     buffers: usize,
     /// Where a frame has its stamp.
@@ -77,8 +79,8 @@ impl Guest {
         UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))
     }
 
-    /// Takes the switch's connection and sets the device up.
-    pub fn accept(listener: &UnixListener) -> Result<Self> {
+    /// Takes the switch's connection and sets the device up, with queues of `size` entries, a power of two.
+    pub fn accept(listener: &UnixListener, size: u16) -> Result<Self> {
         let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
         let bound = PollTimeout::try_from(CONNECT)?;
         ensure!(
@@ -86,17 +88,17 @@ impl Guest {
             "no switch has connected within {} s",
             CONNECT.as_secs()
         );
-        Self::new(listener.accept()?.0).context("vhost-user")
+        Self::new(listener.accept()?.0, size).context("vhost-user")
     }
 
-    fn new(stream: UnixStream) -> Result<Self> {
-        let rings = Virtqueue::octets(SIZE);
+    fn new(stream: UnixStream, size: u16) -> Result<Self> {
+        let rings = Virtqueue::octets(size);
         let buffers = (2 * rings).next_multiple_of(BUFFER);
-        let memory = Memory::new(buffers + 2 * usize::from(SIZE) * BUFFER)?;
+        let memory = Memory::new(buffers + 2 * usize::from(size) * BUFFER)?;
         let calls = [EventFd::new(EFD_NONBLOCK)?, EventFd::new(EFD_NONBLOCK)?];
-        let mut receive = Virtqueue::new(&memory, RECEIVE * rings, SIZE)?;
-        let transmit = Virtqueue::new(&memory, TRANSMIT * rings, SIZE)?;
-        for id in 0..SIZE {
+        let mut receive = Virtqueue::new(&memory, RECEIVE * rings, size)?;
+        let transmit = Virtqueue::new(&memory, TRANSMIT * rings, size)?;
+        for id in 0..size {
             receive.set_chain(&memory, id, &[(buffers + usize::from(id) * BUFFER, BUFFER)], true)?;
             receive.offer(&memory, id)?;
         }
@@ -115,7 +117,7 @@ impl Guest {
         frontend.set_features(features)?;
         frontend.set_mem_table(&[memory.info()])?;
         for (index, queue) in [(RECEIVE, &receive), (TRANSMIT, &transmit)] {
-            frontend.set_vring_num(index, SIZE)?;
+            frontend.set_vring_num(index, size)?;
             frontend.set_vring_base(index, 0)?;
             frontend.set_vring_addr(index, &queue.config())?;
             frontend.set_vring_call(index, &calls[index])?;
@@ -131,6 +133,7 @@ impl Guest {
             transmit,
             free: Vec::new(),
             chain: 0,
+            size,
             buffers,
             stamp: 0,
             features,
@@ -143,7 +146,7 @@ impl Guest {
     /// Where the buffer of a head is.
     #[inline]
     fn buffer(&self, queue: usize, head: u16) -> usize {
-        self.buffers + (queue * usize::from(SIZE) + usize::from(head)) * BUFFER
+        self.buffers + (queue * usize::from(self.size) + usize::from(head)) * BUFFER
     }
 
     /// Fills all buffers for sending with the frame of these flows. Nothing may be under way.
@@ -154,13 +157,13 @@ impl Guest {
         );
         self.reclaim()?;
         ensure!(
-            self.free.len() == usize::from(SIZE.checked_div(self.chain).unwrap_or(0)),
+            self.free.len() == usize::from(self.size.checked_div(self.chain).unwrap_or(0)),
             "the switch has not given back all frames"
         );
         self.stamp = flows.stamp;
         let octets = HEADER + flows.frame.len();
         self.chain = u16::try_from(octets.div_ceil(BUFFER))?;
-        self.free = (0..SIZE / self.chain).map(|index| index * self.chain).collect();
+        self.free = (0..self.size / self.chain).map(|index| index * self.chain).collect();
         for &head in &self.free {
             let mut image = vec![0; HEADER];
             if let Some(segment) = flows.segment {
