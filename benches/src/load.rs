@@ -88,7 +88,9 @@ impl FromStr for Phase {
             Some(("idle", millis)) => Pace::Idle(millis.parse()?),
             Some(("steady", rate)) => Pace::Steady(rate.parse()?),
             Some(("wait", millis)) => Pace::Wait(millis.parse()?),
-            _ => bail!("a pace is closed, load, idle-MILLISECONDS, steady-RATE or wait-MILLISECONDS, not {pace}"),
+            _ => bail!(
+                "a pace is closed, load, idle-MILLISECONDS, steady-RATE or wait-MILLISECONDS, not {pace}"
+            ),
         };
         Ok(Self {
             pace,
@@ -220,7 +222,9 @@ impl<S: Station> Load<S> {
             } else if now - progress.1 > STALL {
                 lost += under_way[0] + under_way[1];
                 under_way = [0; 2];
-                progress.1 = now;
+                // The switch may still be setting up, with a thread of its own on this core.
+                std::thread::sleep(STALL);
+                progress.1 = Instant::now();
             }
             if now - start >= time {
                 return Ok((arrived, lost, now - start));
@@ -410,7 +414,12 @@ mod tests {
 
     #[test]
     fn a_phase_is_read_as_it_is_written() {
-        for text in ["closed:2:64", "load:1024:1518", "idle-10:2:64", "steady-20000:2:64"] {
+        for text in [
+            "closed:2:64",
+            "load:1024:1518",
+            "idle-10:2:64",
+            "steady-20000:2:64",
+        ] {
             assert_eq!(text.parse::<Phase>().expect(text).to_string(), text);
         }
         assert!("open:2:64".parse::<Phase>().is_err());

@@ -258,8 +258,9 @@ impl Report {
         let mut rows = vec![head];
         for case in &self.cases {
             let ours = case.series.first().and_then(|series| median(&series.figures));
-            let say =
-                |figure: Option<f64>| figure.map_or_else(|| "no figure".into(), |figure| case.unit.say(figure));
+            let say = |figure: Option<f64>| {
+                figure.map_or_else(|| "no figure".into(), |figure| case.unit.say(figure))
+            };
             for (index, series) in case.series.iter().enumerate() {
                 let Some(wanted) = series.wanted else { continue };
                 let peer = (index > 0).then(|| (series.peer.clone(), say(median(&series.figures))));

@@ -86,7 +86,7 @@ impl Figures {
             unit,
             series: vec![Series {
                 peer: "vswitch".into(),
-                config: format!("{name}: {config}"),
+                config: config.to_owned(),
                 figures,
                 wanted,
             }],
@@ -97,12 +97,7 @@ impl Figures {
 /// Lets every peer take its turn in every round; the first is ours.
 ///
 /// A peer that fails has no more turns, so that the figures of a round stay side by side.
-fn in_turns(
-    scenario: &str,
-    bench: &Bench,
-    peers: &Peers,
-    measurements: &[Measurement],
-) -> Result<Vec<Case>> {
+fn in_turns(scenario: &str, bench: &Bench, peers: &Peers, measurements: &[Measurement]) -> Result<Vec<Case>> {
     let names = measurements
         .iter()
         .flat_map(|measurement| measurement.names.iter().map(move |name| (measurement, name)));
@@ -209,7 +204,12 @@ fn tap(bench: &Bench) -> Result<Vec<Case>> {
             Ok(vec![traffic::tcp(bench, receiver, streams)?])
         }),
     };
-    in_turns("tap", bench, &peers, &[tcp(1), tcp(4), small("P4", "64 octets, overload, TAP")])
+    in_turns(
+        "tap",
+        bench,
+        &peers,
+        &[tcp(1), tcp(4), small("P4", "64 octets, overload, TAP")],
+    )
 }
 
 /// P4: small frames through two veths, more than anyone can switch.
@@ -223,8 +223,18 @@ fn packet(bench: &Bench) -> Result<Vec<Case>> {
         (Box::new(Vswitch::new(Ports::Xdp)), vec![]),
         (Box::new(Ovs(PortType::Afxdp)), vec![Some(Wanted::Ratio(1.2))]),
     ];
-    let mut cases = in_turns("packet", bench, &packet, &[small("P4", "64 octets, overload, AF_PACKET")])?;
-    cases.extend(in_turns("packet", bench, &xdp, &[small("P4", "64 octets, overload, AF_XDP")])?);
+    let mut cases = in_turns(
+        "packet",
+        bench,
+        &packet,
+        &[small("P4", "64 octets, overload, AF_PACKET")],
+    )?;
+    cases.extend(in_turns(
+        "packet",
+        bench,
+        &xdp,
+        &[small("P4", "64 octets, overload, AF_XDP")],
+    )?);
     Ok(cases)
 }
 

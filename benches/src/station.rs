@@ -65,8 +65,11 @@ impl Flows {
             "a frame takes 64 to 65539 octets on the wire"
         );
         let segment = (octets > 9216).then_some(SEGMENT as u16);
-        let builder =
-            etherparse::PacketBuilder::ethernet2(mac(side, 0), mac(1 - side, 0)).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+        let builder = etherparse::PacketBuilder::ethernet2(mac(side, 0), mac(1 - side, 0)).ipv4(
+            [10, 0, 0, 1],
+            [10, 0, 0, 2],
+            64,
+        );
         let mut frame = Vec::with_capacity(len);
         if segment.is_some() {
             let builder = builder.tcp(9, 9, 0, 65_535);
@@ -96,7 +99,11 @@ impl Flows {
             next: 0,
             frame,
             segment,
-            stamp: if segment.is_some() { TCP_HEADERS } else { UDP_HEADERS },
+            stamp: if segment.is_some() {
+                TCP_HEADERS
+            } else {
+                UDP_HEADERS
+            },
         })
     }
 

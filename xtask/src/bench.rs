@@ -169,7 +169,10 @@ impl HugePages {
 impl Drop for HugePages {
     fn drop(&mut self) {
         if let Err(error) = std::fs::write(NR_HUGEPAGES, &self.before) {
-            eprintln!("{NR_HUGEPAGES} was {} and could not be set back: {error}", self.before);
+            eprintln!(
+                "{NR_HUGEPAGES} was {} and could not be set back: {error}",
+                self.before
+            );
         }
     }
 }

@@ -272,7 +272,11 @@ impl Background {
 
     /// Writes a line to its input.
     pub fn say(&mut self, line: &str) -> Result<()> {
-        let input = self.child.stdin.as_mut().context("it was started without an input")?;
+        let input = self
+            .child
+            .stdin
+            .as_mut()
+            .context("it was started without an input")?;
         writeln!(input, "{line}").with_context(|| format!("`{}` does not listen", self.name))
     }
 

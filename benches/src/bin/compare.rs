@@ -78,7 +78,10 @@ fn main() -> Result<()> {
     for (name, text) in [
         ("latest.json", json + "\n"),
         ("latest.svg", plot::svg(&report)),
-        ("latest.txt", format!("{}\n{}\n{}", report.targets(), report.table(), report.notes())),
+        (
+            "latest.txt",
+            format!("{}\n{}\n{}", report.targets(), report.table(), report.notes()),
+        ),
     ] {
         let path = arguments.out.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;

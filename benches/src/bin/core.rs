@@ -172,7 +172,13 @@ fn cases(figures: &BTreeMap<String, f64>, learning: f64) -> Vec<Case> {
         .filter_map(|(name, what, target)| {
             let figure = *figures.get(*name)?;
             let wanted = target.map(|most| Wanted::AtMost(most as f64));
-            Some(case("P12", format!("{name}: {what}"), Unit::Instructions, figure, wanted))
+            Some(case(
+                "P12",
+                format!("{name}: {what}"),
+                Unit::Instructions,
+                figure,
+                wanted,
+            ))
         })
         .collect();
     cases.push(case(

@@ -73,10 +73,12 @@ impl Peer for Ovs {
         let version = version.lines().next().unwrap_or_default().to_owned();
         let guests = "guests with tx checksum offload and TSO off (else TCP stalls)";
         let ports = match self.0 {
-            PortType::Afxdp => format!(
-                "type=afxdp xdp-mode=native n_rxq=1, pmd-cpu-mask on the switch's core; {guests}"
-            ),
-            PortType::System => format!("type=system, read by the main thread on the switch's core; {guests}"),
+            PortType::Afxdp => {
+                format!("type=afxdp xdp-mode=native n_rxq=1, pmd-cpu-mask on the switch's core; {guests}")
+            }
+            PortType::System => {
+                format!("type=system, read by the main thread on the switch's core; {guests}")
+            }
             PortType::VhostUser { .. } => format!(
                 "type=dpdkvhostuserclient, one PMD (pmd-cpu-mask) on the switch's core, the other threads on the generator's; \
                  mac-table-size=200000; {}",
@@ -99,7 +101,11 @@ impl Peer for Ovs {
             }
         }
         let switch = Daemon::start(bench, self.0)?;
-        let Daemon { daemon, server, control } = switch;
+        let Daemon {
+            daemon,
+            server,
+            control,
+        } = switch;
         running.processes.extend([daemon, server]);
         match self.0 {
             PortType::Afxdp | PortType::System => {

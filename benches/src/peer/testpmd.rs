@@ -29,10 +29,9 @@ impl Peer for Io {
     }
 
     fn config(&self) -> String {
-        let version = host::sh("dpdk-testpmd --version").unwrap_or_default();
-        let version = version.lines().last().unwrap_or_default().to_owned();
+        let version = host::sh("dpkg-query -f ${Version} -W dpdk").unwrap_or_default();
         format!(
-            "{version}; two net_vhost ports with client=1, one forwarding core (the switch's), bursts of 32, no lookup"
+            "DPDK {version}; two net_vhost ports with client=1, one forwarding core (the switch's), bursts of 32, no lookup"
         )
     }
 

@@ -15,9 +15,12 @@ impl Peer for Vde {
     }
 
     fn config(&self) -> String {
-        let version = host::run(host::program("vde_switch").arg("--version"), host::SHORT).unwrap_or_default();
+        let version =
+            host::run(host::program("vde_switch").arg("--version"), host::SHORT).unwrap_or_default();
         let version = version.lines().next().unwrap_or_default().to_owned();
-        format!("{version}; two TAPs, which it opens without vnet_hdr, so without offloads; on the switch's core")
+        format!(
+            "{version}; two TAPs, which it opens without vnet_hdr, so without offloads; on the switch's core"
+        )
     }
 
     fn start(&self, bench: &Bench) -> Result<Running> {

@@ -98,9 +98,7 @@ impl Peer for Vswitch {
             } else {
                 format!(", mac: \"{mac}\"")
             };
-            ports.push_str(&format!(
-                "      {netns}: {{ port-group: web, {device}{mac} }}\n"
-            ));
+            ports.push_str(&format!("      {netns}: {{ port-group: web, {device}{mac} }}\n"));
         }
         if self.ports == Ports::Xdp {
             // AF_XDP hands frames over without a word on checksums that are still to be completed.

@@ -105,7 +105,11 @@ fn one(bench: &Bench, ports: Ports) -> Result<One> {
                     "ip link add d{index} type veth peer name t{index} netns ports"
                 ))?;
                 host::sh(&format!("ip link set d{index} addrgenmode none up"))?;
-                let driver = if ports == Ports::Xdp { "af-xdp" } else { "af-packet" };
+                let driver = if ports == Ports::Xdp {
+                    "af-xdp"
+                } else {
+                    "af-packet"
+                };
                 format!("device: d{index}, driver: {driver}")
             }
             Ports::VhostUser => format!("vhost-user: {}", socket(index).display()),

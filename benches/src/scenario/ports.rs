@@ -33,7 +33,13 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
         let one = one(bench);
         clean()?;
         let one = one?;
-        eprintln!("  ports {round}/{rounds}  vswitch, tap  apply {:.3} s, memory per port {:.1} KiB, longest under way {:.2} ms before, {:.2} ms during", one.apply, one.memory / 1024.0, 1e3 * one.before, 1e3 * one.during);
+        eprintln!(
+            "  ports {round}/{rounds}  vswitch, tap  apply {:.3} s, memory per port {:.1} KiB, longest under way {:.2} ms before, {:.2} ms during",
+            one.apply,
+            one.memory / 1024.0,
+            1e3 * one.before,
+            1e3 * one.during
+        );
         ours.push(one);
         if bench.wants(ovs) {
             let time = open_vswitch(bench);
@@ -128,12 +134,8 @@ fn one(bench: &Bench) -> Result<One> {
     let time = start.elapsed();
     let during = flow.outcomes()?;
     let memory = Memory::of(&daemon)?;
-    let longest = |outcomes: &[crate::load::Outcome]| {
-        outcomes
-            .first()
-            .map(|outcome| outcome.max)
-            .context("no outcome")
-    };
+    let longest =
+        |outcomes: &[crate::load::Outcome]| outcomes.first().map(|outcome| outcome.max).context("no outcome");
     Ok(One {
         apply: time.as_secs_f64(),
         memory: (memory.own - empty.own).max(0.0) / PORTS as f64,

@@ -25,7 +25,11 @@ fn guests(bench: &Bench, phases: &[&str]) -> Result<Outcome> {
 
 /// The same between the netdevs of the two namespaces.
 fn netdevs(bench: &Bench, phases: &[&str]) -> Result<Outcome> {
-    last(bench, &Ends::Netdevs(NAMESPACES.map(|netns| format!("{netns}/eth0"))), phases)
+    last(
+        bench,
+        &Ends::Netdevs(NAMESPACES.map(|netns| format!("{netns}/eth0"))),
+        phases,
+    )
 }
 
 fn last(bench: &Bench, ends: &Ends, phases: &[&str]) -> Result<Outcome> {
@@ -143,14 +147,26 @@ pub fn latency(bench: &Bench) -> Result<Vec<Case>> {
     let phases = ["closed:2:64", "load:2:64"];
     let measurement = |name: &str, measure: fn(&Bench, &[&str]) -> Result<Outcome>| Measurement {
         target: "P11".into(),
-        names: ["p50", "p99"].map(|quantile| format!("{name}, 90 % load, {quantile}")).into(),
+        names: ["p50", "p99"]
+            .map(|quantile| format!("{name}, 90 % load, {quantile}"))
+            .into(),
         unit: Unit::Seconds,
         measure: Box::new(move |bench, _| {
             let outcome = measure(bench, &phases)?;
             Ok(vec![outcome.p50, outcome.p99])
         }),
     };
-    let mut cases = in_turns("latency", bench, &guest_peers, &[measurement("vhost-user", guests)])?;
-    cases.extend(in_turns("latency", bench, &netdev_peers, &[measurement("veth", netdevs)])?);
+    let mut cases = in_turns(
+        "latency",
+        bench,
+        &guest_peers,
+        &[measurement("vhost-user", guests)],
+    )?;
+    cases.extend(in_turns(
+        "latency",
+        bench,
+        &netdev_peers,
+        &[measurement("veth", netdevs)],
+    )?);
     Ok(cases)
 }

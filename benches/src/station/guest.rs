@@ -163,7 +163,9 @@ impl Guest {
         self.stamp = flows.stamp;
         let octets = HEADER + flows.frame.len();
         self.chain = u16::try_from(octets.div_ceil(BUFFER))?;
-        self.free = (0..self.size / self.chain).map(|index| index * self.chain).collect();
+        self.free = (0..self.size / self.chain)
+            .map(|index| index * self.chain)
+            .collect();
         for &head in &self.free {
             let mut image = vec![0; HEADER];
             if let Some(segment) = flows.segment {

@@ -81,9 +81,13 @@ impl Station for Netdev {
                     Err(error) => return Err(error).context("cannot receive"),
                 };
             // What this socket's own side sends is heard by it as well.
-            let outgoing = message.address.is_some_and(|address| address.pkttype() == OUTGOING);
+            let outgoing = message
+                .address
+                .is_some_and(|address| address.pkttype() == OUTGOING);
             let at = message.cmsgs()?.find_map(|control| match control {
-                ControlMessageOwned::ScmTimestampns(time) => u64::try_from(Duration::from(time).as_nanos()).ok(),
+                ControlMessageOwned::ScmTimestampns(time) => {
+                    u64::try_from(Duration::from(time).as_nanos()).ok()
+                }
                 _ => None,
             });
             if outgoing || octets[36..38] != PORT {
