@@ -14,9 +14,9 @@ use crate::report::{Case, Unit, Wanted};
 use crate::traffic::{Ends, stations};
 
 const PORTS: usize = 100;
-/// Keys of /proc/PID/status: memory of its own, and what is mapped from files and sockets.
+/// Keys of /proc/PID/status: memory of its own, and what it shares with the kernel or with files.
 const OWN: &str = "RssAnon:";
-const MAPPED: &str = "RssFile:";
+const MAPPED: [&str; 2] = ["RssFile:", "RssShmem:"];
 const TIME: Duration = Duration::from_secs(10);
 
 /// The kinds of ports.
@@ -80,7 +80,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
             Unit::Octets,
             one.map(|one| (one.memory.mapped - empty.mapped).max(0.0) / PORTS as f64),
             None,
-            "what is shared with the kernel or a guest (RssFile beyond that without ports)",
+            "rings and frames shared with the kernel (RssFile and RssShmem beyond those without ports); a guest's memory is its own",
         );
         figures.target = "P10".into();
     }
@@ -184,7 +184,7 @@ fn cpu_time(process: &Background) -> Result<f64> {
 pub struct Memory {
     /// Its own.
     pub own: f64,
-    /// Mapped from files and sockets.
+    /// Shared with the kernel or with files.
     pub mapped: f64,
 }
 
@@ -200,7 +200,7 @@ impl Memory {
         };
         Ok(Self {
             own: value(OWN)?,
-            mapped: value(MAPPED)?,
+            mapped: MAPPED.into_iter().map(value).sum::<Result<f64>>()?,
         })
     }
 }
