@@ -87,5 +87,11 @@ fn main() -> Result<()> {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     println!("\n{}\n{}\n{}", report.table(), report.notes(), report.targets());
+    let unmeasured = report.unmeasured();
+    ensure!(
+        unmeasured.is_empty(),
+        "no figure of the switch itself in {}",
+        unmeasured.join("; ")
+    );
     Ok(())
 }
