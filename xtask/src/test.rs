@@ -94,7 +94,8 @@ pub fn run(only: Option<&str>) -> Result<bool> {
 impl Runner<'_> {
     fn all(&mut self) {
         self.plain("programs", || {
-            let tools: Vec<Tool> = [packages::DEMO, packages::TEST, packages::GUIDE].concat();
+            let tools: Vec<Tool> =
+                [packages::DEMO, packages::TEST, packages::BENCH, packages::GUIDE].concat();
             packages::ensure(&tools)
         });
         self.plain("toolchain", toolchain);
