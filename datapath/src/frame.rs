@@ -144,6 +144,12 @@ impl Frame {
         &self.chunk[self.start - N..self.start + self.len]
     }
 
+    /// The `len` octets right before the frame, where a device has put its header.
+    #[inline]
+    pub(crate) fn in_front(&self, len: usize) -> &[u8] {
+        &self.chunk[self.start - len..self.start]
+    }
+
     /// Says that the frame's outer four octets after the addresses are a tag that the switch may take off.
     /// Call once, with the tag as it stands in the frame.
     #[inline]

@@ -254,28 +254,38 @@ impl Offload {
     /// The header for this state. `num_buffers` is 1, as vhost-user wants it; TAP and AF_PACKET ignore it.
     #[inline]
     pub fn encode(&self) -> [u8; VIRTIO_NET_HDR_LEN] {
+        let (front, checksum_offset) = self.encode_words();
         let mut header = [0; VIRTIO_NET_HDR_LEN];
+        header[..field::CSUM_OFFSET].copy_from_slice(&front.to_le_bytes());
+        set_le16(&mut header, field::CSUM_OFFSET, checksum_offset);
         header[field::NUM_BUFFERS] = 1;
-        match self.checksum {
-            Checksum::Complete => {}
-            Checksum::Verified => header[field::FLAGS] = field::DATA_VALID,
-            Checksum::Partial { start, offset } => {
-                header[field::FLAGS] = field::NEEDS_CSUM;
-                set_le16(&mut header, field::CSUM_START, start);
-                set_le16(&mut header, field::CSUM_OFFSET, offset);
-            }
-        }
+        header
+    }
+
+    /// The header without its `num_buffers`, as little-endian numbers of 8 and 2 octets: for devices that write it to where it is to lie.
+    #[inline]
+    pub fn encode_words(&self) -> (u64, u16) {
+        let at = |field: usize, value: u16| u64::from(value) << (8 * field);
+        let (mut front, checksum_offset) = match self.checksum {
+            Checksum::Complete => (0, 0),
+            Checksum::Verified => (at(field::FLAGS, field::DATA_VALID.into()), 0),
+            Checksum::Partial { start, offset } => (
+                at(field::FLAGS, field::NEEDS_CSUM.into()) | at(field::CSUM_START, start),
+                offset,
+            ),
+        };
         if let Some(gso) = self.gso {
             let kind = match gso.kind {
                 GsoKind::Tcp4 | GsoKind::TunnelTcp4 => field::GSO_TCPV4,
                 GsoKind::Tcp6 | GsoKind::TunnelTcp6 => field::GSO_TCPV6,
                 GsoKind::Udp | GsoKind::TunnelUdp => field::GSO_UDP_L4,
             };
-            header[field::GSO_TYPE] = if gso.ecn { kind | field::GSO_ECN } else { kind };
-            set_le16(&mut header, field::HDR_LEN, gso.header_len);
-            set_le16(&mut header, field::GSO_SIZE, gso.size);
+            let kind = if gso.ecn { kind | field::GSO_ECN } else { kind };
+            front |= at(field::GSO_TYPE, kind.into())
+                | at(field::HDR_LEN, gso.header_len)
+                | at(field::GSO_SIZE, gso.size);
         }
-        header
+        (front, checksum_offset)
     }
 
     /// Follows `delta` octets that were put in (a tag pushed) or taken out (popped) before the network header.

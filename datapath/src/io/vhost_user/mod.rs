@@ -33,7 +33,7 @@ use crate::frame::Frame;
 use crate::offload::mend_joined;
 use crate::pool::{HEAD, HEADROOM, MAX_FRAME, Pool};
 use crate::sys::poll::{Poller, Waker};
-use crate::sys::vring::{Broken, Given, Vring};
+use crate::sys::vring::{Broken, Given, Header, Vring};
 
 use device::Link;
 
@@ -286,69 +286,98 @@ fn receive(
     let fetched = ring.fetch(room)?;
     let mut done = 0;
     while done < fetched && *octets < BATCH_OCTETS {
-        let Some(frame) = take(ring, done, pool)? else {
+        if !take(ring, done, pool, batch)? {
             break;
-        };
+        }
         done += 1;
-        *octets += frame.weight();
-        batch.push(frame);
+        *octets += batch.last().map_or(0, Frame::weight);
     }
     ring.take(done);
     Ok(())
 }
 
-/// The frame in a fetched chain. `None` if there is no buffer for it at present.
+/// Appends the frame in a fetched chain to the batch. False if there is no buffer for it at present.
+///
+/// The usual frame, short and without offloads, is written once, to its place in the batch.
 #[inline]
-fn take(ring: &Vring, index: usize, pool: &mut Pool) -> Result<Option<Frame>, Broken> {
-    let Some(mut chunk) = pool.take_small() else {
-        return Ok(None);
-    };
+fn take(ring: &Vring, index: usize, pool: &mut Pool, batch: &mut Vec<Frame>) -> Result<bool, Broken> {
     let header = ring.header();
     let start = HEADROOM - header;
-    let mut payload = None;
-    let mut taken;
-    if ring.fits(index, HEAD + header) {
-        taken = ring.copy(index, &mut chunk[start..], None)?;
-    } else {
-        let mut rest = pool.take_payload();
-        taken = ring.copy(index, &mut chunk[start..], rest.as_deref_mut())?;
-        let listed = rest.as_ref().map_or(0, |rest| rest.len());
-        if taken.copied + listed == taken.len {
-            payload = rest;
+    if !ring.fits(index, HEAD + header) {
+        return take_long(ring, index, pool, batch);
+    }
+    let Some(mut chunk) = pool.take_small() else {
+        return Ok(false);
+    };
+    let taken = ring.copy(index, &mut chunk[start..], None)?;
+    let plain = chunk[start] | chunk[start + 1] == 0;
+    batch.push(Frame::new(chunk, HEADROOM, taken.len.saturating_sub(header)));
+    if !plain || taken.len < header {
+        let Some(frame) = batch.last_mut() else {
+            return Ok(true);
+        };
+        if taken.len < header {
+            frame.fault = Some(DropReason::RxTruncated);
         } else {
-            // In more parts than a list has places.
-            if let Some(rest) = rest {
-                pool.give_payload(rest);
-            }
-            let Some(large) = pool.take() else {
-                pool.give(chunk);
-                return Ok(None);
-            };
-            pool.give(std::mem::replace(&mut chunk, large));
-            taken = ring.copy(index, &mut chunk[start..], None)?;
+            decode(frame, header, pool);
         }
     }
-    let mut short = [0; VIRTIO_NET_HDR_LEN];
-    short[..header].copy_from_slice(&chunk[start..HEADROOM]);
+    Ok(true)
+}
+
+/// A frame that is long, or in several buffers.
+#[inline(never)]
+fn take_long(ring: &Vring, index: usize, pool: &mut Pool, batch: &mut Vec<Frame>) -> Result<bool, Broken> {
+    let header = ring.header();
+    let start = HEADROOM - header;
+    let (Some(mut chunk), Some(mut rest)) = (pool.take_small(), pool.take_payload()) else {
+        return Ok(false);
+    };
+    let mut taken = ring.copy(index, &mut chunk[start..], Some(&mut rest))?;
+    let payload = if taken.copied + rest.len() == taken.len && !rest.is_empty() {
+        Some(rest)
+    } else {
+        pool.give_payload(rest);
+        None
+    };
+    if payload.is_none() && taken.copied < taken.len {
+        // In more parts than a list has places.
+        let Some(large) = pool.take() else {
+            pool.give(chunk);
+            return Ok(false);
+        };
+        pool.give(std::mem::replace(&mut chunk, large));
+        taken = ring.copy(index, &mut chunk[start..], None)?;
+    }
+    let truncated = payload.is_none() && taken.copied < taken.len;
     let mut frame = Frame::new(chunk, HEADROOM, taken.copied.saturating_sub(header));
-    if let Some(payload) = payload.filter(|payload| !payload.is_empty()) {
+    if let Some(payload) = payload {
         frame.set_payload(payload);
-    } else if taken.copied < taken.len {
-        frame.fault = Some(DropReason::RxTruncated);
     }
-    if taken.len < header || frame.len() > MAX_FRAME {
+    if taken.len < header || truncated || frame.len() > MAX_FRAME {
         frame.fault = Some(DropReason::RxTruncated);
-        return Ok(Some(frame));
+    } else {
+        decode(&mut frame, header, pool);
     }
-    let decoded = match Offload::decode(&short, frame.bytes(), frame.len()) {
-        Err(OffloadError::GsoWithoutChecksum) if frame.gather(pool) => mend_joined(&short, frame.bytes_mut()),
+    batch.push(frame);
+    Ok(true)
+}
+
+/// Reads the header of `len` octets in front of a frame.
+#[inline(never)]
+fn decode(frame: &mut Frame, len: usize, pool: &mut Pool) {
+    let mut header = [0; VIRTIO_NET_HDR_LEN];
+    header[..len].copy_from_slice(frame.in_front(len));
+    let decoded = match Offload::decode(&header, frame.bytes(), frame.len()) {
+        Err(OffloadError::GsoWithoutChecksum) if frame.gather(pool) => {
+            mend_joined(&header, frame.bytes_mut())
+        }
         decoded => decoded,
     };
     match decoded {
         Ok(offload) => frame.offload = offload,
         Err(_) => frame.fault = Some(DropReason::BadOffload),
     }
-    Ok(Some(frame))
 }
 
 /// Gives the frames that are `mine` to a guest.
@@ -369,7 +398,12 @@ fn transmit(
             item.outcome = failure(DropReason::TxQueueFull);
             continue;
         }
-        match ring.give(&mut frame.offload.encode(), frame.bytes(), frame.payload())? {
+        let (front, checksum_offset) = frame.offload.encode_words();
+        let header = Header {
+            front,
+            checksum_offset,
+        };
+        match ring.give(header, frame.bytes(), frame.payload())? {
             Given::Sent => {}
             Given::Full => {
                 full = true;

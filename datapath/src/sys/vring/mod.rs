@@ -119,6 +119,26 @@ pub struct Taken {
     pub len: usize,
 }
 
+/// The header in front of a frame for the guest, but for the number of buffers: as numbers, so that they are written once, to where
+/// they are to lie. (Octets put together and then copied make a processor wait for the writes before them.)
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// `flags` to `csum_start`, little-endian.
+    pub front: u64,
+    /// `csum_offset`.
+    pub checksum_offset: u16,
+}
+
+impl Header {
+    fn octets(self, buffers: u16) -> [u8; HEADER] {
+        let mut octets = [0; HEADER];
+        octets[..8].copy_from_slice(&self.front.to_le_bytes());
+        octets[8..10].copy_from_slice(&self.checksum_offset.to_le_bytes());
+        octets[10..].copy_from_slice(&buffers.to_le_bytes());
+        octets
+    }
+}
+
 /// What became of a frame for the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
@@ -505,12 +525,7 @@ impl Vring {
     /// # Errors
     /// The ring is broken.
     #[inline]
-    pub fn give(
-        &mut self,
-        header: &mut [u8; HEADER],
-        head: &[u8],
-        payload: Option<&Payload>,
-    ) -> Result<Given, Broken> {
+    pub fn give(&mut self, header: Header, head: &[u8], payload: Option<&Payload>) -> Result<Given, Broken> {
         let len = self.header + head.len() + payload.map_or(0, Payload::len);
         if self.waiting()? == 0 {
             return Ok(Given::Full);
@@ -527,8 +542,7 @@ impl Vring {
                 start: place.ok_or(Broken::Address)?,
                 left: first.len as usize,
             };
-            header[HEADER - 2..].copy_from_slice(&1u16.to_le_bytes());
-            place.write(&header[..self.header]);
+            place.write_header(header, 1, self.header);
             place.write(head);
             for slice in payload.map_or(&[][..], Payload::slices) {
                 place.write_slice(*slice);
@@ -545,7 +559,7 @@ impl Vring {
     fn give_in_parts(
         &mut self,
         len: usize,
-        header: &mut [u8; HEADER],
+        header: Header,
         head: &[u8],
         payload: Option<&Payload>,
     ) -> Result<Given, Broken> {
@@ -577,7 +591,7 @@ impl Vring {
             room = room.saturating_add(size);
             chains += 1;
         }
-        header[HEADER - 2..].copy_from_slice(&chains.to_le_bytes());
+        let header = header.octets(chains);
         let mut source = Source::new(&header[..self.header], head, payload);
         for _ in 0..chains {
             let number = self.available_entry(self.next_available);
@@ -672,6 +686,28 @@ impl Place {
         // SAFETY: `left` octets from `start` on lie in mapped guest memory, to which no reference is made; `len` is at most that.
         unsafe {
             std::ptr::copy_nonoverlapping(from.as_ptr(), self.start.as_ptr(), len);
+            self.start = self.start.add(len);
+        }
+        self.left -= len;
+    }
+
+    /// Writes a header of `len` octets, [`HEADER`] or [`LEGACY_HEADER`].
+    #[inline]
+    fn write_header(&mut self, header: Header, buffers: u16, len: usize) {
+        if self.left < HEADER {
+            self.write(&header.octets(buffers)[..len]);
+            return;
+        }
+        let start = self.start.as_ptr();
+        // SAFETY: there is room for a whole header, as was just checked, in mapped guest memory; the writes need no alignment. What
+        // is written behind a shorter header is the frame's place and is overwritten with it, or room that the frame leaves.
+        unsafe {
+            start.cast::<u64>().write_unaligned(header.front.to_le());
+            start
+                .add(8)
+                .cast::<u16>()
+                .write_unaligned(header.checksum_offset.to_le());
+            start.add(10).cast::<u16>().write_unaligned(buffers.to_le());
             self.start = self.start.add(len);
         }
         self.left -= len;
