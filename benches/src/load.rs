@@ -235,7 +235,8 @@ impl<S: Station> Load<S> {
     /// At a rate of so many frames a second, in each of the `directions`.
     ///
     /// A frame's time counts from when it was due, not from when the generator got around to it: a pause of the switch
-    /// that holds up the generator too would else be counted once instead of for every frame.
+    /// that holds up the generator too would else be counted once instead of for every frame. With `rest` the generator sleeps
+    /// between frames, which then count from their sending: waking up late is not the switch's doing.
     pub fn paced(&mut self, time: Duration, rate: f64, directions: &[usize], rest: bool) -> Result<Outcome> {
         let mut histogram = Histogram::<u64>::new_with_max(LONGEST, 3)?;
         let each = rate / directions.len() as f64;
@@ -257,7 +258,11 @@ impl<S: Station> Load<S> {
                     let mut number = sent[from];
                     sent[from] += self.send(from, due - sent[from], || {
                         number += 1;
-                        start + (number as f64 * interval) as u64
+                        if rest {
+                            clock()
+                        } else {
+                            start + (number as f64 * interval) as u64
+                        }
                     })?;
                 }
                 arrived += self.receive(from, |stamp, at| {
