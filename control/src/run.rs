@@ -229,7 +229,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let events = Arc::new(EventLog::default());
     let mut daemon = Daemon::new(Parts {
         datapath: Arc::new(datapath),
-        opener: Box::new(Kernel),
+        opener: Box::new(Kernel::default()),
         store: Box::new(store),
         events: Arc::clone(&events),
         links,

@@ -391,8 +391,13 @@ fn port() -> impl Strategy<Value = Port> {
         (station(), of(vlan_id())).prop_map(|(mac, vlan)| StaticMac { mac, vlan }),
         0..3,
     );
-    let driver = of(proptest::sample::select(vec![Driver::Auto, Driver::AfPacket]));
+    let driver = of(proptest::sample::select(vec![
+        Driver::Auto,
+        Driver::AfXdp,
+        Driver::AfPacket,
+    ]));
     let flags = (
+        of(any::<bool>()),
         of(any::<bool>()),
         of(any::<bool>()),
         of(any::<bool>()),
@@ -417,7 +422,7 @@ fn port() -> impl Strategy<Value = Port> {
             |(
                 port_group,
                 (tap, device, (vhost_user, stream, mode, queues), netns, driver, mac),
-                (enabled, persistent, offloads, isolated),
+                (enabled, persistent, offloads, isolated, busy_poll),
                 static_macs,
                 over,
             )| Port {
@@ -439,6 +444,7 @@ fn port() -> impl Strategy<Value = Port> {
                 security: over.1,
                 mac_limit: over.2,
                 isolated,
+                busy_poll,
             },
         )
 }

@@ -10,6 +10,7 @@ use crate::pool::{Chunk, HEADROOM, Pool};
 use crate::sys::guest::Payload;
 
 const ADDRESSES: usize = 12;
+const DESTINATION: usize = 6;
 
 /// Octets that one segment counts as at least in [`weight`]: fewer than any usual one has.
 const SEGMENT_WEIGHT: usize = 1024;
@@ -203,6 +204,37 @@ impl Frame {
         self.offload.shift(Tag::LEN as i16);
     }
 
+    /// Adds octets at the end. False, and nothing is added, if the chunk has no room for them.
+    pub(crate) fn append(&mut self, octets: &[u8]) -> bool {
+        let end = self.start + self.len;
+        match self.chunk.get_mut(end..end + octets.len()) {
+            Some(room) => {
+                room.copy_from_slice(octets);
+                self.len += octets.len();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Number of the UMEM that the frame lies in, or 0.
+    #[inline]
+    pub(crate) fn umem(&self) -> u32 {
+        self.chunk.umem()
+    }
+
+    /// Takes the frame's chunk away, to be sent, and puts another of the same size in its place. Returns it, and where the frame
+    /// lies in it. What is left keeps the frame's length and destination, for the counters; all else is lost.
+    #[inline]
+    pub(crate) fn exchange(&mut self, mut other: Chunk) -> (Chunk, usize, usize) {
+        if let Some(destination) = self.chunk.get(self.start..self.start + DESTINATION)
+            && let Some(place) = other.get_mut(self.start..self.start + DESTINATION)
+        {
+            place.copy_from_slice(destination);
+        }
+        (std::mem::replace(&mut self.chunk, other), self.start, self.len)
+    }
+
     /// Gives the chunk back.
     #[inline]
     pub fn release(self, pool: &mut Pool) {
@@ -285,6 +317,28 @@ mod tests {
         );
         frame.retag(None);
         assert_eq!(frame.bytes(), TAGGED);
+    }
+
+    #[test]
+    fn a_frame_whose_chunk_is_taken_keeps_length_and_destination() {
+        let mut frame = frame(PLAIN);
+        frame.retag(Some(tag(100)));
+        let other = Pool::new(1).take().unwrap();
+        let (chunk, start, len) = frame.exchange(other);
+        assert_eq!(&chunk[start..start + len], TAGGED);
+        assert_eq!(frame.len(), TAGGED.len());
+        assert_eq!(frame.bytes()[..6], TAGGED[..6]);
+        assert_ne!(frame.bytes(), TAGGED);
+    }
+
+    #[test]
+    fn octets_are_added_while_the_chunk_has_room() {
+        let mut frame = frame(PLAIN);
+        assert!(frame.append(&[7; 100]));
+        assert_eq!(frame.len(), PLAIN.len() + 100);
+        assert_eq!(frame.bytes()[PLAIN.len()..], [7; 100]);
+        assert!(!frame.append(&vec![8; crate::pool::CHUNK]));
+        assert_eq!(frame.len(), PLAIN.len() + 100);
     }
 
     #[test]

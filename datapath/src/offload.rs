@@ -84,6 +84,51 @@ fn finish_sctp(frame: &mut [u8], start: usize) {
     packet[field::SCTP_CHECKSUM..end].copy_from_slice(&crc.to_le_bytes());
 }
 
+/// Whether a frame that came without metadata has a partial checksum, told by its value: where the checksum of TCP or UDP belongs, a
+/// sender's stack that left the work undone has put the sum of the pseudo header.
+///
+/// A complete checksum can have this value too, and then stays as it is when it is completed: the packet sums up to all ones, so what
+/// follows from all but the pseudo header is the complement of the pseudo header's sum, whose complement is that value again.
+pub fn find_partial(frame: &[u8]) -> Checksum {
+    partial_by_value(frame).unwrap_or(Checksum::Complete)
+}
+
+fn partial_by_value(frame: &[u8]) -> Option<Checksum> {
+    let layers = Layers::find(frame)?;
+    let ip = layers.ip.filter(|ip| !ip.fragment)?;
+    let offset = match ip.protocol {
+        protocol::TCP => field::TCP_CHECKSUM,
+        protocol::UDP => field::UDP_CHECKSUM,
+        _ => return None,
+    };
+    let (network, transport) = frame.split_at_checked(ip.transport)?;
+    let value = transport.get(offset..offset + 2)?;
+    let pseudo = pseudo_sum(
+        &network[layers.network..],
+        ip.version,
+        ip.protocol,
+        transport.len(),
+    )?;
+    (value == pseudo.fold().to_be_bytes()).then_some(Checksum::Partial {
+        start: ip.transport as u16,
+        offset: offset as u16,
+    })
+}
+
+/// The sum of a pseudo header for so many octets behind this IP header.
+fn pseudo_sum(network: &[u8], version: u8, protocol: u8, length: usize) -> Option<Sum> {
+    let addresses = if version == 4 {
+        network.get(field::IPV4_SOURCE..field::IPV4_DESTINATION + 4)?
+    } else {
+        network.get(field::IPV6_SOURCE..field::IPV6_DESTINATION + 16)?
+    };
+    Some(
+        Sum::of(addresses)
+            .add_u16(u16::from(protocol))
+            .add_u32(length as u32),
+    )
+}
+
 /// Mends the one kind of super-frame that the kernel hands to a packet socket without a partial checksum: what a NIC's LRO,
 /// or GRO by list, joined after it had verified each part (`DATA_VALID`). The checksum is opened again, so that the frame
 /// is like any other super-frame from here on. For frames from devices only; a guest has to send what VirtIO says.
@@ -107,15 +152,14 @@ pub fn mend_joined(header: &[u8; VIRTIO_NET_HDR_LEN], frame: &mut [u8]) -> Resul
     header[field::CSUM_OFFSET..][..2].copy_from_slice(&(offset as u16).to_le_bytes());
     let offload = Offload::decode(&header, frame, frame.len())?;
 
-    let length = (frame.len() - ip.transport) as u32;
     let (network, transport) = frame.split_at_mut(ip.transport);
-    let network = &network[layers.network..];
-    let addresses = if ip.version == 4 {
-        Sum::of(&network[field::IPV4_SOURCE..field::IPV4_DESTINATION + 4])
-    } else {
-        Sum::of(&network[field::IPV6_SOURCE..field::IPV6_DESTINATION + 16])
-    };
-    let pseudo = addresses.add_u16(u16::from(ip.protocol)).add_u32(length);
+    let pseudo = pseudo_sum(
+        &network[layers.network..],
+        ip.version,
+        ip.protocol,
+        transport.len(),
+    )
+    .ok_or(OffloadError::GsoProtocol)?;
     set_u16(transport, offset, pseudo.fold());
     Ok(offload)
 }

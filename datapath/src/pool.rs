@@ -4,6 +4,8 @@
 //! by moving it. The region is never given back: a pool lives as long as its worker, a worker as long as the
 //! process. That is also what an AF_XDP UMEM or a registered io_uring buffer asks for.
 //!
+//! Chunks of UMEMs ([`crate::sys::xdp::umem`]) are smaller, belong to AF_XDP ports, and only pass through on their way back to them.
+//!
 //! There are two sizes. A large chunk holds the largest frame there is, a 64 KiB super-frame with two tags, behind [`HEADROOM`] for the
 //! device's header and a tag to push; pages of it that only ever held small frames are never touched. A small one holds the first
 //! octets of a frame whose payload stays where it is, in a guest's memory (`Frame::gather`). Chunks are handed
@@ -28,22 +30,46 @@ const _: () = assert!(CHUNK >= HEADROOM + MAX_FRAME);
 const _: () = assert!((CHUNK % 4096 / 64) % 2 == 1 && CHUNK.is_multiple_of(64));
 const _: () = assert!((SMALL_CHUNK / 64) % 2 == 1 && SMALL_CHUNK.is_multiple_of(64));
 
-/// One buffer, of [`CHUNK`] or [`SMALL_CHUNK`] octets.
-pub struct Chunk(&'static mut [u8]);
+/// One buffer, of [`CHUNK`] or [`SMALL_CHUNK`] octets, or one of a UMEM.
+pub struct Chunk {
+    octets: &'static mut [u8],
+    umem: u32,
+}
+
+impl std::fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chunk")
+            .field("umem", &self.umem)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Chunk {
+    /// The octets of a UMEM's chunk; 0 is no UMEM's number.
+    pub(crate) fn of(octets: &'static mut [u8], umem: u32) -> Self {
+        Self { octets, umem }
+    }
+
+    /// Number of the UMEM that it belongs to, or 0.
+    #[inline]
+    pub(crate) fn umem(&self) -> u32 {
+        self.umem
+    }
+}
 
 impl std::ops::Deref for Chunk {
     type Target = [u8];
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        self.0
+        self.octets
     }
 }
 
 impl std::ops::DerefMut for Chunk {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.0
+        self.octets
     }
 }
 
@@ -56,6 +82,8 @@ pub struct Pool {
         reason = "a list changes hands between the pool and a frame by its address"
     )]
     payloads: Vec<Box<Payload>>,
+    /// Those of UMEMs: of each the number, and the chunks on their way back to the sockets.
+    umems: Vec<(u32, Vec<Chunk>)>,
 }
 
 impl Pool {
@@ -63,12 +91,16 @@ impl Pool {
     pub fn new(chunks: usize) -> Self {
         let region = |size: usize| {
             let region: &'static mut [u8] = vec![0; chunks * size].leak();
-            region.chunks_exact_mut(size).map(Chunk).collect()
+            region
+                .chunks_exact_mut(size)
+                .map(|octets| Chunk::of(octets, 0))
+                .collect()
         };
         Self {
             large: region(CHUNK),
             small: region(SMALL_CHUNK),
             payloads: std::iter::repeat_with(Box::default).take(chunks).collect(),
+            umems: Vec::new(),
         }
     }
 
@@ -94,11 +126,30 @@ impl Pool {
     #[inline]
     pub fn give(&mut self, chunk: Chunk) {
         // Every chunk came out of these vectors or another worker's of the same size, so there is room in practice.
-        if chunk.len() == SMALL_CHUNK {
+        if chunk.umem != 0 {
+            if let Some((_, free)) = self.umems.iter_mut().find(|(number, _)| *number == chunk.umem) {
+                free.push(chunk);
+            }
+        } else if chunk.len() == SMALL_CHUNK {
             self.small.push(chunk);
         } else {
             self.large.push(chunk);
         }
+    }
+
+    /// Makes room for `chunks` chunks of a UMEM, before the first is given.
+    pub(crate) fn expect_umem(&mut self, number: u32, chunks: usize) {
+        match self.umems.iter_mut().find(|(known, _)| *known == number) {
+            Some((_, free)) => free.reserve(chunks.saturating_sub(free.len())),
+            None => self.umems.push((number, Vec::with_capacity(chunks))),
+        }
+    }
+
+    /// A free chunk of a UMEM, the one given last.
+    #[inline]
+    pub(crate) fn take_umem(&mut self, number: u32) -> Option<Chunk> {
+        let (_, free) = self.umems.iter_mut().find(|(known, _)| *known == number)?;
+        free.pop()
     }
 
     /// Gives a payload's list back.

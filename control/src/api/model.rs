@@ -206,6 +206,8 @@ pub struct PortDetail {
     /// As in the list.
     #[serde(flatten)]
     pub row: PortRow,
+    /// How its device is attached, where there is more than one way: `af-packet` or `af-xdp` and its modes, and with `driver: auto` why.
+    pub driver: Option<String>,
     /// Settings in force, group and port taken together, in the file's words.
     pub settings: serde_json::Value,
     /// Number of MAC addresses behind it.

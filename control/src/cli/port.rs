@@ -117,14 +117,18 @@ async fn show(client: &Client, output: &mut Output, name: &str) -> Result<(), Cl
         let mac = row
             .mac
             .map_or_else(|| "not known yet".to_owned(), |mac| mac.to_string());
-        for (key, value) in [
-            ("group", format!("{} of {}", row.group, row.switch)),
-            ("vlan", row.vlan.clone()),
-            (row.kind.as_str(), row.device.clone()),
-            ("mac", mac),
-            ("behind it", super::units::count(detail.macs, "MAC entry")),
-        ] {
-            out.push_str(&format!("  {key:<10} {value}\n"));
+        let facts = [
+            ("group", Some(format!("{} of {}", row.group, row.switch))),
+            ("vlan", Some(row.vlan.clone())),
+            (row.kind.as_str(), Some(row.device.clone())),
+            ("driver", detail.driver.clone()),
+            ("mac", Some(mac)),
+            ("behind it", Some(super::units::count(detail.macs, "MAC entry"))),
+        ];
+        for (key, value) in facts {
+            if let Some(value) = value {
+                out.push_str(&format!("  {key:<10} {value}\n"));
+            }
         }
         out.push_str("\nSettings in force:\n");
         for line in settings.lines() {

@@ -29,6 +29,8 @@ pub enum Attachment {
         device: NetdevName,
         /// How it is attached.
         driver: Driver,
+        /// It is polled in place of its interrupts.
+        busy_poll: bool,
         /// Super-frames and partial checksums may be used.
         offloads: bool,
     },
@@ -126,9 +128,11 @@ impl Attachment {
             Self::Device {
                 device: _,
                 driver,
+                busy_poll,
                 offloads,
             } => {
                 insert("driver", json!(driver));
+                insert("busy-poll", json!(busy_poll));
                 insert("offloads", json!(offloads));
             }
             Self::VhostUser {
@@ -182,6 +186,7 @@ impl Attachment {
             ("netns", port.netns.is_some(), &["tap"][..]),
             ("persistent", port.persistent.is_some(), &["tap"]),
             ("driver", port.driver.is_some(), &["device"]),
+            ("busy-poll", port.busy_poll.is_some(), &["device"]),
             ("offloads", port.offloads.is_some(), &["tap", "device"]),
             ("mode", port.mode.is_some(), &["vhost-user", "stream"]),
             ("queues", port.queues.is_some(), &["vhost-user"]),
@@ -208,6 +213,7 @@ impl Attachment {
             port.device.clone().map(|device| Self::Device {
                 device,
                 driver: port.driver.unwrap_or_default(),
+                busy_poll: port.busy_poll.unwrap_or(false),
                 offloads,
             })
         };

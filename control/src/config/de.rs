@@ -144,7 +144,7 @@ fn alternative(key: &str) -> Option<(&'static str, &'static str)> {
 }
 
 /// Values that later versions will know.
-const LATER_WORDS: &[&str] = &["af-xdp", "nat", "host-only", "internal"];
+const LATER_WORDS: &[&str] = &["nat", "host-only", "internal"];
 
 /// Whether a key is one that later versions will know, at its place.
 fn is_later_key(path: &Path) -> bool {

@@ -466,6 +466,10 @@ pub struct Port {
     /// Overrides the group's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
+    /// Under load, poll the device in place of its interrupts (`device` through AF_XDP only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
+    pub busy_poll: Option<bool>,
 }
 
 fn require_port_group(schema: &mut schemars::Schema) {
@@ -474,12 +478,15 @@ fn require_port_group(schema: &mut schemars::Schema) {
 
 /// How a `device` is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", expecting = "`auto` or `af-packet`")]
+#[serde(rename_all = "kebab-case", expecting = "`auto`, `af-xdp` or `af-packet`")]
 pub enum Driver {
-    /// The best that this version has for the device.
+    /// AF_XDP for a NIC whose driver runs XDP programs, AF_PACKET for all else: a VM's TAP and a veth may carry super-frames and
+    /// partial checksums, which AF_XDP loses.
     #[default]
     Auto,
-    /// AF_PACKET with `PACKET_VNET_HDR`.
+    /// AF_XDP: frames by shared memory, without offloads.
+    AfXdp,
+    /// AF_PACKET with `PACKET_VNET_HDR`: super-frames and partial checksums pass through.
     AfPacket,
 }
 

@@ -193,7 +193,9 @@ mod tests {
     fn spec(device: &str) -> DeviceSpec {
         DeviceSpec::Packet(PacketSpec {
             device: device.to_owned(),
+            driver: datapath::io::Driver::AfPacket,
             offloads: true,
+            busy_poll: false,
             queues: 1,
         })
     }

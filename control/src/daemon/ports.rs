@@ -20,6 +20,7 @@ use switch_core::id::PortId;
 use tokio::time::Instant;
 
 use super::Daemon;
+use crate::config::model::Driver;
 use crate::config::validate::{Attachment, EffectivePort, EffectiveSwitch};
 use crate::descriptors::{self, Reserve};
 use crate::events::Kind;
@@ -91,11 +92,18 @@ impl DeviceSpec {
             }),
             Attachment::Device {
                 device,
-                driver: _,
+                driver,
+                busy_poll,
                 offloads,
             } => Self::Packet(PacketSpec {
                 device: device.as_str().to_owned(),
+                driver: match driver {
+                    Driver::Auto => io::Driver::Auto,
+                    Driver::AfXdp => io::Driver::AfXdp,
+                    Driver::AfPacket => io::Driver::AfPacket,
+                },
                 offloads: *offloads,
+                busy_poll: *busy_poll,
                 queues: workers,
             }),
             Attachment::VhostUser { socket, mode, queues } => Self::VhostUser(VhostUserSpec {
@@ -155,8 +163,10 @@ pub trait Opener: Send {
 }
 
 /// Opens the kernel's devices.
-#[derive(Clone, Copy, Debug)]
-pub struct Kernel;
+#[derive(Clone, Debug, Default)]
+pub struct Kernel {
+    umems: io::Umems,
+}
 
 impl Opener for Kernel {
     fn open(&self, spec: &DeviceSpec, peer: PeerSink) -> Result<Queues, OpenError> {
@@ -165,7 +175,7 @@ impl Opener for Kernel {
         })?;
         match spec {
             DeviceSpec::Tap(spec) => io::open_tap(spec),
-            DeviceSpec::Packet(spec) => io::open_packet(spec),
+            DeviceSpec::Packet(spec) => io::open_device(spec, &self.umems),
             DeviceSpec::VhostUser(spec) => io::open_vhost_user(spec, peer),
             DeviceSpec::Stream(spec) => io::open_stream(spec, peer),
         }
@@ -229,6 +239,8 @@ pub struct Runtime {
     retry_at: Option<Instant>,
     /// The netdev that was attached last, where netlink sees it.
     last_index: Option<u32>,
+    /// How it is attached, in words; empty if there is but one way, or it is not.
+    driver: String,
     /// Netlink has told of the TAP since it was opened; before, it has only just been made.
     told: bool,
 }
@@ -244,6 +256,7 @@ impl Runtime {
             failures: 0,
             retry_at: None,
             last_index: None,
+            driver: String::new(),
             told: false,
         }
     }
@@ -259,6 +272,11 @@ impl Runtime {
             return Some("disabled in the configuration (`enabled: false`)".to_owned());
         }
         self.trouble.clone()
+    }
+
+    /// How the device is attached, in words.
+    pub fn driver(&self) -> Option<&str> {
+        (self.attached.is_some() && !self.driver.is_empty()).then_some(&self.driver)
     }
 
     pub(super) fn retry_at(&self) -> Option<Instant> {
@@ -411,6 +429,9 @@ impl Daemon {
         let peer = sink.id();
         match self.opener.open(&runtime.spec, sink) {
             Ok(queues) => {
+                runtime.driver = queues
+                    .first()
+                    .map_or_else(String::new, |queue| queue.driver().to_owned());
                 runtime.opened(link.as_ref().map(|link| link.index), peer, now);
                 runtime.trouble = match &runtime.spec {
                     DeviceSpec::Packet(_) => link.and_then(|link| link.trouble()),

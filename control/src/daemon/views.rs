@@ -132,6 +132,7 @@ impl Daemon {
         });
         Ok(PortDetail {
             row: self.port_row(port),
+            driver: self.ports.get(name).and_then(Runtime::driver).map(str::to_owned),
             settings: port.settings(),
             macs,
             stats: self.stats_of(name),

@@ -21,12 +21,28 @@ pub mod stream;
 pub mod tap;
 mod vhost_user;
 mod vnet;
+pub mod xdp;
 
-pub use packet::open as open_packet;
 pub use peer::{Peer, PeerId, PeerSink, SOCKET_PATH, SocketMode, StreamSpec, VhostUserSpec};
 pub use stream::open as open_stream;
 pub use tap::open as open_tap;
 pub use vhost_user::open as open_vhost_user;
+pub use xdp::Umems;
+
+/// Attaches an existing netdev, by the driver that the specification names; one queue per worker.
+pub fn open_device(spec: &PacketSpec, umems: &Umems) -> Result<Vec<Box<dyn Queue>>, OpenError> {
+    match spec.driver {
+        Driver::AfPacket => packet::open(spec, None),
+        Driver::AfXdp => xdp::device::open(spec, umems, true),
+        Driver::Auto => match xdp::device::suits(&spec.device) {
+            Err(why) => packet::open(spec, Some(why)),
+            Ok(()) => match xdp::device::open(spec, umems, false) {
+                Ok(queues) => Ok(queues),
+                Err(why) => packet::open(spec, Some(&why.to_string())),
+            },
+        },
+    }
+}
 
 /// Most frames of one batch.
 pub const BATCH: usize = 64;
@@ -42,6 +58,8 @@ pub struct Outgoing {
     pub frame: u16,
     /// The outer tag that it leaves with.
     pub tag: Option<Tag>,
+    /// It is the only copy, and nobody looks at the frame once it was sent: the queue may take its memory.
+    pub sole: bool,
     /// What became of it; `Ok` until the queue says otherwise.
     pub outcome: Result<(), SendFailure>,
 }
@@ -72,8 +90,6 @@ impl SendFailure {
 
 /// One receive and one transmit queue of a port, owned by one worker.
 ///
-/// What the trait leaves open on purpose: a queue may keep a frame's chunk and send it later (AF_XDP hands the descriptor
-/// over, and the worker finds the frame taken).
 pub trait Queue: Send {
     /// Appends the frames that wait, at most [`BATCH`] in all, to `batch`; never waits. True if more may wait.
     ///
@@ -83,6 +99,9 @@ pub trait Queue: Send {
 
     /// Sends the frames of `batch` that `outgoing` names, in that order, each with the tag it asks for, and says in
     /// `outgoing` which it could not send. Never waits. Every frame is one that [`Queue::capabilities`] takes.
+    ///
+    /// Of a frame that is [`Outgoing::sole`], the queue may keep the chunk, to send it later, and leave another in its place
+    /// (AF_XDP); length and destination of the frame stay as they were.
     fn transmit(&mut self, batch: &mut [Frame], outgoing: &mut [Outgoing]);
 
     /// The frames of the last receive are gone: what they lay in may be used anew.
@@ -110,6 +129,14 @@ pub trait Queue: Send {
     /// Which offloads the device takes.
     fn capabilities(&self) -> Capabilities;
 
+    /// The worker gives the queue back: takes out of the pool what the queue has lent.
+    fn retire(&mut self, _pool: &mut Pool) {}
+
+    /// How the device is attached, in words; empty if there is but one way.
+    fn driver(&self) -> &str {
+        ""
+    }
+
     /// Frames that the kernel dropped since the last call because we were too slow to read them.
     fn take_kernel_drops(&mut self) -> u64 {
         0
@@ -135,13 +162,29 @@ pub struct TapSpec {
     pub queues: usize,
 }
 
-/// An existing netdev, attached through AF_PACKET.
+/// How an existing netdev is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// AF_XDP for NICs whose drivers run XDP programs, AF_PACKET for all others.
+    #[default]
+    Auto,
+    /// AF_XDP.
+    AfXdp,
+    /// AF_PACKET.
+    AfPacket,
+}
+
+/// An existing netdev.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PacketSpec {
     /// Name of the netdev.
     pub device: String,
-    /// The device may be given super-frames and partial checksums.
+    /// How it is attached.
+    pub driver: Driver,
+    /// The device may be given super-frames and partial checksums (AF_PACKET; by AF_XDP it is given none).
     pub offloads: bool,
+    /// Under load, poll the device in place of its interrupts (AF_XDP).
+    pub busy_poll: bool,
     /// How many queues: one per worker.
     pub queues: usize,
 }
@@ -240,6 +283,62 @@ pub enum OpenError {
         what: &'static str,
         /// What to do.
         instead: &'static str,
+    },
+    /// AF_XDP wants as many queues as there are workers.
+    #[error(
+        "`{device}` has {queues} receive queue(s) and the switch {workers} worker(s), and AF_XDP needs one for each; set them with `ethtool -L {device} combined {workers}` or `workers: {{ count: {queues} }}`, or attach it with `driver: af-packet`"
+    )]
+    XdpQueues {
+        /// Its name.
+        device: String,
+        /// Receive queues of the device.
+        queues: usize,
+        /// Workers of the switch.
+        workers: usize,
+    },
+    /// The device hides VLAN tags from AF_XDP.
+    #[error(
+        "`{device}` takes the VLAN tags off received frames, where AF_XDP cannot see them; turn that off with `ethtool -K {device} rxvlan off`, or attach it with `driver: af-packet`"
+    )]
+    XdpVlan {
+        /// Its name.
+        device: String,
+    },
+    /// Another XDP program or AF_XDP socket is there.
+    #[error(
+        "another program has `{device}` by XDP (`ip link show {device}` and `bpftool net` tell which); end it, or attach the device with `driver: af-packet`"
+    )]
+    XdpBusy {
+        /// Its name.
+        device: String,
+    },
+    /// Not by AF_XDP.
+    #[error("`{device}` cannot be attached by AF_XDP: {what}; attach it with `driver: af-packet`")]
+    XdpUnsupported {
+        /// Its name.
+        device: String,
+        /// Why.
+        what: &'static str,
+    },
+    /// Its frames are too long for AF_XDP.
+    #[error(
+        "the MTU of `{device}` is {mtu}, and AF_XDP takes {longest} at most on this kernel and driver; lower it with `ip link set {device} mtu {longest}`, or attach it with `driver: af-packet`"
+    )]
+    XdpLong {
+        /// Its name.
+        device: String,
+        /// Its MTU.
+        mtu: usize,
+        /// The greatest MTU.
+        longest: usize,
+    },
+    /// Not enough memory may be locked.
+    #[error(
+        "not enough memory may be locked for AF_XDP on `{device}`; raise the limit (`LimitMEMLOCK=` of vswitchd.service, or `ulimit -l`), give vswitchd CAP_IPC_LOCK, or attach the device with `driver: af-packet`"
+    )]
+    LockedMemory {
+        /// Its name.
+        device: String,
     },
     /// Anything else.
     #[error("`{device}` cannot be opened: {what}: {source}")]

@@ -311,6 +311,39 @@ proptest! {
     }
 
     #[test]
+    fn a_partial_checksum_is_known_by_its_value(recipe in recipes(), length in 0..3000usize, seed: u64) {
+        let payload = payload(length, seed);
+        let (frame, header) = recipe.build_partial(&payload, None);
+        let offload = Offload::decode(&header, &frame, frame.len()).unwrap();
+        prop_assert_eq!(find_partial(&frame), offload.checksum);
+    }
+
+    /// Even a complete checksum that looks like a partial one.
+    #[test]
+    fn a_complete_checksum_taken_for_a_partial_one_stays(recipe in recipes(), length in 2..3000usize, seed: u64, alike: bool) {
+        let mut payload = payload(length, seed);
+        if alike {
+            let (start, offset) = (recipe.transport(), if recipe.tcp.is_some() { 16 } else { 6 });
+            let word = |octets: &[u8], at: usize| u16::from_be_bytes([octets[at], octets[at + 1]]);
+            let add = |a: u16, b: u16| {
+                let (sum, carry) = a.overflowing_add(b);
+                sum + u16::from(carry)
+            };
+            let pseudo = word(&recipe.build_partial(&payload, None).0, start + offset);
+            let complete = word(&recipe.build(&payload), start + offset);
+            let first = add(add(!pseudo, complete), word(&payload, 0));
+            payload[..2].copy_from_slice(&first.to_be_bytes());
+            let complete = word(&recipe.build(&payload), start + offset);
+            prop_assert!(complete == pseudo || [complete, pseudo].iter().all(|sum| [0, 0xffff].contains(sum)));
+        }
+        let frame = recipe.build(&payload);
+        let mut finished = frame.clone();
+        let mut offload = Offload { checksum: find_partial(&frame), gso: None };
+        finish_checksum(&mut finished, &mut offload);
+        prop_assert_eq!(finished, frame);
+    }
+
+    #[test]
     fn joined_frames_are_opened_again(recipe in recipes(), (length, size) in sizes(), seed: u64) {
         let payload = payload(length, seed);
         let (expected, header) = recipe.build_partial(&payload, Some((size, false)));

@@ -1,8 +1,10 @@
-//! A filter that keeps the host's own stack from what a switch port receives.
+//! BPF programs (bpf(2)) assembled here, and held by links that end with their descriptors: even `kill -9` leaves a device as it was.
+//!
+//! [`HostFilter`] keeps the host's own stack from what a switch port receives by AF_PACKET; the program of AF_XDP ports is
+//! in [`super::xdp::program`].
 //!
 //! AF_PACKET only copies: the host would answer ARP and route what belongs to the switch. A two-instruction
 //! classifier on the device's tcx ingress hook (Linux 6.6) drops every frame after AF_PACKET has seen it.
-//! Its link lives as long as its descriptor, so even `kill -9` leaves the device as it was.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -17,6 +19,7 @@ const EXIT: u64 = 0x95;
 
 /// The head of `union bpf_attr` for BPF_PROG_LOAD, up to `attach_prog_fd`.
 #[repr(C)]
+#[derive(Default)]
 struct ProgramLoad {
     prog_type: u32,
     insn_cnt: u32,
@@ -34,6 +37,7 @@ struct ProgramLoad {
 
 /// The head of `union bpf_attr` for BPF_LINK_CREATE with its `tcx` part.
 #[repr(C)]
+#[derive(Default)]
 struct LinkCreate {
     prog_fd: u32,
     target_ifindex: u32,
@@ -50,50 +54,62 @@ pub struct HostFilter {
     _link: OwnedFd,
 }
 
-fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads `size_of::<T>()` octets of attributes, which live through the call, as do the
-    // instructions and the licence that they point to.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
-    if fd < 0 {
+/// A command that makes a descriptor.
+pub(super) fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
+    let fd = call(command, attributes)?;
+    // SAFETY: the descriptor was just made and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Any command.
+pub(super) fn call<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
+    // SAFETY: the kernel reads `size_of::<T>()` octets of attributes, which live through the call, as does what they
+    // point to.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
+    if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was just made and nothing else owns it; the kernel's descriptors fit an int.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+    // Descriptors fit an int, and the other commands return 0.
+    Ok(result as libc::c_int)
+}
+
+/// Loads a program.
+pub(super) fn load(kind: u32, name: [u8; 16], flags: u32, instructions: &[u64]) -> io::Result<OwnedFd> {
+    let load = ProgramLoad {
+        prog_type: kind,
+        insn_cnt: instructions.len() as u32,
+        insns: instructions.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+        prog_flags: flags,
+        prog_name: name,
+        ..ProgramLoad::default()
+    };
+    bpf(BPF_PROG_LOAD, &load)
+}
+
+/// Attaches a program to a netdev until the link's descriptor is closed.
+pub(super) fn attach(program: &OwnedFd, interface: u32, hook: u32, flags: u32) -> io::Result<OwnedFd> {
+    let link = LinkCreate {
+        prog_fd: program.as_raw_fd() as u32,
+        target_ifindex: interface,
+        attach_type: hook,
+        flags,
+        ..LinkCreate::default()
+    };
+    bpf(BPF_LINK_CREATE, &link)
 }
 
 impl HostFilter {
     /// Attaches the filter to the device of an interface index. Needs CAP_BPF and CAP_NET_ADMIN, and Linux 6.6.
     pub fn attach(interface: u32) -> io::Result<Self> {
         let instructions: [u64; 2] = [MOV_IMMEDIATE_TO_R0 | (TC_ACT_SHOT << 32), EXIT];
-        let program = bpf(
-            BPF_PROG_LOAD,
-            &ProgramLoad {
-                prog_type: BPF_PROG_TYPE_SCHED_CLS,
-                insn_cnt: instructions.len() as u32,
-                insns: instructions.as_ptr() as u64,
-                license: c"Apache-2.0".as_ptr() as u64,
-                log_level: 0,
-                log_size: 0,
-                log_buf: 0,
-                kern_version: 0,
-                prog_flags: 0,
-                prog_name: *b"vswitch_host\0\0\0\0",
-                prog_ifindex: 0,
-                expected_attach_type: 0,
-            },
+        let program = load(
+            BPF_PROG_TYPE_SCHED_CLS,
+            *b"vswitch_host\0\0\0\0",
+            0,
+            &instructions,
         )?;
-        let link = bpf(
-            BPF_LINK_CREATE,
-            &LinkCreate {
-                prog_fd: program.as_raw_fd() as u32,
-                target_ifindex: interface,
-                attach_type: BPF_TCX_INGRESS,
-                flags: 0,
-                relative_fd: 0,
-                padding: 0,
-                expected_revision: 0,
-            },
-        )?;
+        let link = attach(&program, interface, BPF_TCX_INGRESS, 0)?;
         Ok(Self { _link: link })
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod cpu;
+pub mod ethtool;
 pub mod guest;
 mod mapping;
 pub mod netns;
@@ -15,6 +16,7 @@ pub mod vring;
 pub mod xdp;
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Turns the -1 of a system call into the error it set.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -23,6 +25,19 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     } else {
         Ok(result)
     }
+}
+
+/// Sets an option of a socket.
+fn set_option<T: Copy>(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the value lives through the call and its true size is given.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), len) })?;
+    Ok(())
 }
 
 /// The name of a netdev as the kernel's `ifreq` takes it: at most 15 octets, then zeros.

@@ -47,6 +47,48 @@ pub fn interface_index(name: &str) -> io::Result<u32> {
     }
 }
 
+/// Has a device receive what is for other stations, until dropped.
+#[derive(Debug)]
+pub struct Membership {
+    _socket: OwnedFd,
+}
+
+impl Membership {
+    /// For the device of index `interface`.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_RAW, ENODEV if the device is gone.
+    pub fn promiscuous(interface: u32) -> io::Result<Self> {
+        let fd = raw_socket()?;
+        join_promiscuous(fd.as_fd(), interface)?;
+        Ok(Self { _socket: fd })
+    }
+}
+
+fn raw_socket() -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // Protocol 0: nothing is received before the socket is bound and its options are set.
+    // SAFETY: socket takes no pointer.
+    let fd = super::check(unsafe { libc::socket(libc::AF_PACKET, flags, 0) })?;
+    // SAFETY: the descriptor was just made and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn join_promiscuous(socket: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
+    let promiscuous = libc::packet_mreq {
+        mr_ifindex: interface as libc::c_int,
+        mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    super::set_option(
+        socket,
+        libc::SOL_PACKET,
+        libc::PACKET_ADD_MEMBERSHIP,
+        &promiscuous,
+    )
+}
+
 impl Socket {
     /// A socket bound to the device of index `interface`: promiscuous, blind to what it sends itself.
     ///
@@ -57,13 +99,7 @@ impl Socket {
         socket.set_option(libc::PACKET_AUXDATA, &1i32)?;
         socket.set_option(libc::PACKET_IGNORE_OUTGOING, &1i32)?;
         socket.set_option(libc::PACKET_QDISC_BYPASS, &1i32)?;
-        let promiscuous = libc::packet_mreq {
-            mr_ifindex: interface as libc::c_int,
-            mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
-            mr_alen: 0,
-            mr_address: [0; 8],
-        };
-        socket.set_option(libc::PACKET_ADD_MEMBERSHIP, &promiscuous)?;
+        join_promiscuous(socket.fd.as_fd(), interface)?;
         Ok(socket)
     }
 
@@ -78,12 +114,7 @@ impl Socket {
 
     /// A socket that moves up to `room` frames at once, each behind its virtio header.
     fn unbound(room: usize) -> io::Result<Self> {
-        let flags = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        // Protocol 0: nothing is received before the socket is bound and its options are set.
-        // SAFETY: socket takes no pointer.
-        let fd = super::check(unsafe { libc::socket(libc::AF_PACKET, flags, 0) })?;
-        // SAFETY: the descriptor was just made and nothing else owns it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd = raw_socket()?;
         // SAFETY: all-zero is a valid value of these plain C structures (null pointers, zero lengths).
         let (message, vector): (libc::mmsghdr, libc::iovec) =
             unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
@@ -163,18 +194,7 @@ impl Socket {
     }
 
     fn set<T: Copy>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
-        let len = size_of::<T>() as libc::socklen_t;
-        // SAFETY: the value lives through the call and its true size is given.
-        super::check(unsafe {
-            libc::setsockopt(
-                self.fd.as_raw_fd(),
-                level,
-                option,
-                (&raw const *value).cast(),
-                len,
-            )
-        })?;
-        Ok(())
+        super::set_option(self.fd.as_fd(), level, option, value)
     }
 
     /// `T` must be a plain C structure, for which all values are valid.

@@ -1,5 +1,7 @@
 //! The way of a batch: receive, decide, send.
 
+use std::sync::Arc;
+
 use switch_core::addr::MacAddr;
 use switch_core::frame::Hop;
 use switch_core::id::PortId;
@@ -10,7 +12,7 @@ use switch_core::vid::Vid;
 use switch_core::vlan::outer_tag;
 
 use super::{Attached, Worker};
-use crate::capture::{self, Seen};
+use crate::capture::{self, Seen, Sink};
 use crate::events::Event;
 use crate::frame::Frame;
 use crate::io::{Outgoing, SendFailure};
@@ -93,8 +95,10 @@ impl Worker {
             return false;
         }
         self.shared.workers[self.index].counters.batch(self.batch.len());
-        self.decide(port, now);
-        self.send(port);
+        // Once for the batch: a queue may take frames that no capture has to see afterwards.
+        let sinks = self.shared.captures.sinks.load();
+        self.decide(port, now, &sinks);
+        self.send(port, &sinks);
         for frame in self.batch.drain(..) {
             frame.release(&mut self.pool);
         }
@@ -105,21 +109,20 @@ impl Worker {
     }
 
     /// Decides about each frame, and lists the copies at the ports that they leave by.
-    fn decide(&mut self, port: PortId, now: Timestamp) {
+    fn decide(&mut self, port: PortId, now: Timestamp, sinks: &[Arc<Sink>]) {
         let Some(Some(attached)) = self.ports.get(port.index()) else {
             return;
         };
-        let counters = std::sync::Arc::clone(&attached.counters);
+        let counters = Arc::clone(&attached.counters);
         counters.set_queue_depth(self.batch.len() as u64);
         let tpid = self.snapshot.port(port).and_then(|port| port.vlan.tpid());
-        let sinks = self.shared.captures.sinks.load();
         for (index, frame) in self.batch.iter_mut().enumerate() {
             let (frames, octets) = frame.offload.wire_frames(frame.len());
             counters.receive.count(destination(frame.bytes()), frames, octets);
             if !sinks.is_empty() {
                 // Without a buffer only the front is seen.
                 let _ = frame.gather(&mut self.pool);
-                capture::offer(&sinks, port, Seen::Receive, frame.bytes());
+                capture::offer(sinks, port, Seen::Receive, frame.bytes());
             }
             let decision = match frame.fault {
                 Some(reason) => Err(reason),
@@ -145,7 +148,7 @@ impl Worker {
             if let Err(reason) = decision {
                 counters.count_drop(reason, frames);
                 if !sinks.is_empty() {
-                    capture::offer(&sinks, port, Seen::Dropped(reason), frame.bytes());
+                    capture::offer(sinks, port, Seen::Dropped(reason), frame.bytes());
                 }
                 continue;
             }
@@ -164,6 +167,7 @@ impl Worker {
                         egress.outgoing.push(Outgoing {
                             frame: index as u16,
                             tag: hop.tag,
+                            sole: hops.len() == 1 && sinks.is_empty(),
                             outcome: Ok(()),
                         });
                     }
@@ -175,8 +179,7 @@ impl Worker {
     }
 
     /// Sends what the batch left at each port, and counts it.
-    fn send(&mut self, from: PortId) {
-        let sinks = self.shared.captures.sinks.load();
+    fn send(&mut self, from: PortId, sinks: &[Arc<Sink>]) {
         while let Some(port) = self.scratch.sending.pop() {
             let Some(Some(egress)) = self.ports.get_mut(port.index()) else {
                 continue;
@@ -210,7 +213,7 @@ impl Worker {
                     }
                 };
                 if !sinks.is_empty() {
-                    capture::offer(&sinks, port, seen, frame.bytes());
+                    capture::offer(sinks, port, seen, frame.bytes());
                 }
             }
             let failure = outgoing
@@ -325,6 +328,7 @@ fn transmit_segments(
             scratch.segments_outgoing.push(Outgoing {
                 frame,
                 tag: None,
+                sole: true,
                 outcome: Ok(()),
             });
             scratch.segments.push(Frame::new(chunk, HEADROOM, len));

@@ -289,7 +289,8 @@ impl Worker {
     }
 
     fn take_port(&mut self, port: PortId) -> Option<Attached> {
-        let attached = self.ports.get_mut(port.index())?.take()?;
+        let mut attached = self.ports.get_mut(port.index())?.take()?;
+        attached.queue.retire(&mut self.pool);
         if attached.listening {
             self.poller.remove(attached.queue.readiness());
         }

@@ -18,3 +18,4 @@ mod sum;
 mod transfer;
 mod vlan;
 mod wires;
+mod xdp;

@@ -17,6 +17,8 @@ enum Port {
     Tap,
     /// One end of a veth pair, the station at the other end.
     Device,
+    /// As `Device`, by AF_XDP.
+    Xdp,
     /// A TAP that may send and be given whole wire frames only.
     PlainTap,
     /// A veth that may be given whole wire frames only.
@@ -38,7 +40,11 @@ fn connect(lab: &Lab, kinds: [Port; 2]) -> [Namespace; 2] {
             Port::Tap | Port::PlainTap => format!("tap: eth0, netns: {}", station.name()),
             Port::Device | Port::PlainDevice => {
                 lab.veth((&host, &format!("veth-{name}")), (station, "eth0"));
-                format!("device: veth-{name}")
+                format!("device: veth-{name}, driver: af-packet")
+            }
+            Port::Xdp => {
+                lab.veth((&host, &format!("veth-{name}")), (station, "eth0"));
+                format!("device: veth-{name}, driver: af-xdp")
             }
         };
         let offloads = !kind.plain();
@@ -46,8 +52,14 @@ fn connect(lab: &Lab, kinds: [Port; 2]) -> [Namespace; 2] {
             "      {name}: {{ port-group: all, offloads: {offloads}, {attachment} }}\n"
         ));
     }
+    // A veth has one queue, and AF_XDP needs one for each worker.
+    let workers = if kinds.contains(&Port::Xdp) {
+        "workers: { count: 1 }"
+    } else {
+        ""
+    };
     lab.start(&format!(
-        "version: 1\nswitches:\n  vs0:\n    port-groups: {{ all: {{ vlan: 7 }} }}\n    ports:\n{ports}"
+        "version: 1\n{workers}\nswitches:\n  vs0:\n    port-groups: {{ all: {{ vlan: 7 }} }}\n    ports:\n{ports}"
     ));
     for (number, station) in stations.iter().enumerate() {
         station.address("eth0", &format!("10.0.0.{}/24", number + 1));
@@ -110,6 +122,21 @@ fn tap_to_device() {
 #[test]
 fn device_to_device() {
     all_ways([Port::Device, Port::Device]);
+}
+
+#[test]
+fn xdp_to_xdp() {
+    all_ways([Port::Xdp, Port::Xdp]);
+}
+
+#[test]
+fn tap_to_xdp() {
+    all_ways([Port::Tap, Port::Xdp]);
+}
+
+#[test]
+fn device_to_xdp() {
+    all_ways([Port::Device, Port::Xdp]);
 }
 
 #[test]

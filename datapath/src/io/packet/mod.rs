@@ -39,12 +39,14 @@ struct PacketQueue {
     /// Empty chunks for the next receive.
     spare: Vec<Chunk>,
     received: Box<[Received; BATCH]>,
+    /// How the device is attached, in words.
+    driver: Arc<str>,
     /// Lives as long as any queue of the port.
     _filter: Option<Arc<HostFilter>>,
 }
 
-/// Attaches an existing netdev; one queue per worker.
-pub fn open(spec: &PacketSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
+/// Attaches an existing netdev; one queue per worker. `why` it is by AF_PACKET, if that was not asked for.
+pub(super) fn open(spec: &PacketSpec, why: Option<&str>) -> Result<Vec<Box<dyn Queue>>, OpenError> {
     let error = |what| move |source| OpenError::from_system(&spec.device, what, source);
     let interface = packet::interface_index(&spec.device).map_err(error("looking it up"))?;
     if !is_ethernet(&spec.device) {
@@ -72,6 +74,10 @@ pub fn open(spec: &PacketSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
         }
     } else {
         Capabilities::default()
+    };
+    let driver: Arc<str> = match why {
+        Some(why) => format!("af-packet ({why})").into(),
+        None => "af-packet".into(),
     };
     let mut fanout = None;
     let mut queues: Vec<Box<dyn Queue>> = Vec::with_capacity(spec.queues);
@@ -102,6 +108,7 @@ pub fn open(spec: &PacketSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
             capabilities,
             spare: Vec::with_capacity(BATCH),
             received: Box::new([Received::default(); BATCH]),
+            driver: Arc::clone(&driver),
             _filter: filter.clone(),
         }));
     }
@@ -185,6 +192,10 @@ impl Queue for PacketQueue {
 
     fn capabilities(&self) -> Capabilities {
         self.capabilities
+    }
+
+    fn driver(&self) -> &str {
+        &self.driver
     }
 
     fn take_kernel_drops(&mut self) -> u64 {

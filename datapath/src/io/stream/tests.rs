@@ -107,6 +107,7 @@ impl World {
                 outgoing.push(Outgoing {
                     frame: index as u16,
                     tag: None,
+                    sole: false,
                     outcome: Ok(()),
                 });
             }

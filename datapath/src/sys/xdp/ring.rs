@@ -29,6 +29,7 @@ impl Entry for libc::xdp_desc {}
 struct Shared<T> {
     producer: NonNull<AtomicU32>,
     consumer: NonNull<AtomicU32>,
+    flags: NonNull<AtomicU32>,
     entries: NonNull<T>,
     size: u32,
     /// Holds what the pointers point into.
@@ -60,6 +61,7 @@ impl<T: Entry> Shared<T> {
         Some(Self {
             producer: word(offsets.producer)?,
             consumer: word(offsets.consumer)?,
+            flags: word(offsets.flags)?,
             entries: entries.cast(),
             size: *size,
             _mapping: Arc::clone(mapping),
@@ -75,6 +77,11 @@ impl<T: Entry> Shared<T> {
     fn consumer(&self) -> &AtomicU32 {
         // SAFETY: as for the producer's.
         unsafe { self.consumer.as_ref() }
+    }
+
+    fn flags(&self) -> &AtomicU32 {
+        // SAFETY: as for the producer's.
+        unsafe { self.flags.as_ref() }
     }
 
     fn entry(&self, index: u32) -> *mut T {
@@ -129,6 +136,13 @@ impl<T: Entry> Producer<T> {
         self.shared.producer().store(self.next, Ordering::Release);
     }
 
+    /// Whether the kernel has gone to sleep on this ring and wants a system call to look at it again (`XDP_USE_NEED_WAKEUP`).
+    /// Ask after [`Producer::submit`].
+    #[inline]
+    pub fn wants_waking(&self) -> bool {
+        self.shared.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
+    }
+
     /// Entries that the consumer has not taken.
     #[inline]
     pub fn unconsumed(&mut self) -> u32 {
@@ -168,9 +182,9 @@ impl<T: Entry> Consumer<T> {
         })
     }
 
-    /// The next entry; [`Consumer::release`] gives it back.
+    /// The next entry, which stays the next.
     #[inline]
-    pub fn pop(&mut self) -> Option<T> {
+    pub fn peek(&mut self) -> Option<T> {
         if self.next == self.produced {
             self.produced = self.shared.producer().load(Ordering::Acquire);
             if self.next == self.produced {
@@ -179,7 +193,13 @@ impl<T: Entry> Consumer<T> {
         }
         // SAFETY: the entry lies in the mapping for any index, is valid whatever its bits, and the producer, whose index is
         // beyond it, doesn't write it before `release`.
-        let entry = unsafe { self.shared.entry(self.next).read() };
+        Some(unsafe { self.shared.entry(self.next).read() })
+    }
+
+    /// The next entry; [`Consumer::release`] gives it back.
+    #[inline]
+    pub fn pop(&mut self) -> Option<T> {
+        let entry = self.peek()?;
         self.next = self.next.wrapping_add(1);
         Some(entry)
     }
@@ -227,6 +247,7 @@ mod tests {
     enum Operation {
         Push(u64),
         Submit,
+        Peek,
         Pop,
         Release,
         Replace(u64),
@@ -236,6 +257,7 @@ mod tests {
         prop_oneof![
             4 => any::<u64>().prop_map(Operation::Push),
             2 => Just(Operation::Submit),
+            1 => Just(Operation::Peek),
             4 => Just(Operation::Pop),
             2 => Just(Operation::Release),
             1 => any::<u64>().prop_map(Operation::Replace),
@@ -264,6 +286,7 @@ mod tests {
                         producer.submit();
                         published.append(&mut written);
                     }
+                    Operation::Peek => prop_assert_eq!(consumer.peek(), published.front().copied()),
                     Operation::Pop => {
                         let value = published.pop_front();
                         read += usize::from(value.is_some());
@@ -299,6 +322,93 @@ mod tests {
         let mut odd = place();
         odd.size = 6;
         assert!(Consumer::<u64>::new(&odd).is_none());
+    }
+
+    proptest! {
+        /// All four rings of a socket at once, with a kernel that does what it may: every chunk is in one place.
+        #[test]
+        fn chunks_go_round_and_none_is_lost_or_doubled(
+            start in prop_oneof![Just(0), Just(u32::MAX - 3), any::<u32>()],
+            steps in prop::collection::vec((0u8..6, 1usize..5), 0..300),
+        ) {
+            // Our side and the kernel's of each ring; receive and transmit carry descriptors, here by their address.
+            let (mut fill, mut fill_kernel) = ring(start);
+            let (mut receive_kernel, mut receive) = ring(start);
+            let (mut transmit, mut transmit_kernel) = ring(start);
+            let (mut completion_kernel, mut completion) = ring(start);
+            let mut ours: Vec<u64> = (0..20).collect();
+            let mut kernel: Vec<u64> = Vec::new();
+            for (step, count) in steps {
+                match step {
+                    0 => {
+                        for _ in 0..count {
+                            let Some(chunk) = ours.pop() else { break };
+                            if !fill.push(chunk) {
+                                ours.push(chunk);
+                            }
+                        }
+                        fill.submit();
+                    }
+                    1 => {
+                        for _ in 0..count {
+                            if receive_kernel.free() == 0 { break }
+                            let Some(chunk) = fill_kernel.pop() else { break };
+                            prop_assert!(receive_kernel.push(chunk));
+                        }
+                        fill_kernel.release();
+                        receive_kernel.submit();
+                    }
+                    2 => {
+                        ours.extend(std::iter::from_fn(|| receive.pop()).take(count));
+                        receive.release();
+                    }
+                    3 => {
+                        for _ in 0..count {
+                            let Some(chunk) = ours.pop() else { break };
+                            if !transmit.push(chunk) {
+                                ours.push(chunk);
+                            }
+                        }
+                        transmit.submit();
+                    }
+                    4 => {
+                        kernel.extend(std::iter::from_fn(|| transmit_kernel.pop()).take(count));
+                        transmit_kernel.release();
+                        while let Some(chunk) = kernel.pop() {
+                            if !completion_kernel.push(chunk) {
+                                kernel.push(chunk);
+                                break;
+                            }
+                        }
+                        completion_kernel.submit();
+                    }
+                    _ => {
+                        ours.extend(std::iter::from_fn(|| completion.pop()).take(count));
+                        completion.release();
+                    }
+                }
+            }
+            let mut all = ours;
+            all.append(&mut kernel);
+            all.extend(std::iter::from_fn(|| fill_kernel.pop()));
+            all.extend(std::iter::from_fn(|| receive.pop()));
+            all.extend(std::iter::from_fn(|| transmit_kernel.pop()));
+            all.extend(std::iter::from_fn(|| completion.pop()));
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..20).collect::<Vec<u64>>());
+        }
+    }
+
+    #[test]
+    fn the_kernel_says_when_it_wants_to_be_woken() {
+        let place = place();
+        let producer = Producer::<u64>::new(&place).unwrap();
+        assert!(!producer.wants_waking());
+        producer
+            .shared
+            .flags()
+            .store(libc::XDP_RING_NEED_WAKEUP, Ordering::Relaxed);
+        assert!(producer.wants_waking());
     }
 
     #[test]
