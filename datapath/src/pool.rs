@@ -4,7 +4,7 @@
 //! by moving it. The region is never given back: a pool lives as long as its worker, a worker as long as the
 //! process. That is also what an AF_XDP UMEM or a registered io_uring buffer asks for.
 //!
-//! Chunks of UMEMs ([`crate::sys::xdp::umem`]) are smaller, belong to AF_XDP ports, and only pass through on their way back to them.
+//! Chunks of UMEMs (`sys::xdp::umem`) are smaller, belong to AF_XDP ports, and only pass through on their way back to them.
 //!
 //! There are two sizes. A large chunk holds the largest frame there is, a 64 KiB super-frame with two tags, behind [`HEADROOM`] for the
 //! device's header and a tag to push; pages of it that only ever held small frames are never touched. A small one holds the first

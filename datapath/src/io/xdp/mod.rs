@@ -1,14 +1,14 @@
 //! `device` ports through AF_XDP (Linux Documentation/networking/af_xdp.rst): frames in memory shared with the kernel, one socket for
 //! each queue of the device, each with a worker of its own.
 //!
-//! - **In.** An XDP program hands every frame to the socket of its queue, before the host's stack sees it ([`crate::sys::xdp::program`]).
-//!   The frame stays in the chunk that the kernel received it into, with [`KERNEL_HEADROOM`] octets in front for tags.
-//! - **Out.** A frame that leaves by one port only, and lies in the UMEM of that port ([`umems`]), is handed over by its descriptor: the chunk
+//! - **In.** An XDP program hands every frame to the socket of its queue, before the host's stack sees it (`sys::xdp::program`).
+//!   The frame stays in the chunk that the kernel received it into, with `KERNEL_HEADROOM` octets in front for tags.
+//! - **Out.** A frame that leaves by one port only, and lies in the UMEM of that port (`umems`), is handed over by its descriptor: the chunk
 //!   goes on the ring and a spare one takes its place in the frame. All others are copied once. In copy mode the kernel sends
 //!   during the call, and what it did not take is taken back, so that each frame's fate is known at once and none leaves later; a
 //!   zero-copy device takes frames when it likes.
 //! - **What the kernel does not tell.** A frame comes without metadata: no super-frames (the kernel drops what has no room in the
-//!   socket's chunks), no VLAN tags that the device took off ([`device`] refuses such devices), no checksum state. On a
+//!   socket's chunks), no VLAN tags that the device took off (`device` refuses such devices), no checksum state. On a
 //!   device with a stack behind it (veth, TAP) partial checksums are found by their value, see [`offload::find_partial`].
 //! - **Jumbo frames** come and go in several chunks where the kernel can (`XDP_USE_SG`, Linux 6.6), and are put together in one of
 //!   the pool's.
