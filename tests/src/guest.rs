@@ -9,8 +9,10 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -35,6 +37,12 @@ const MODULES: [&str; 8] = [
 
 /// How long the guest may take to start, and for one command: it runs in software, perhaps beside other tests.
 const BOUND: Duration = Duration::from_secs(90);
+
+/// What the guest says when its shell takes commands.
+const READY: &str = "guest is ready";
+
+/// Memory of a guest, MiB. Its file can be shared, as vhost-user wants it.
+const MEMORY: u32 = 192;
 
 /// First process of the guest: loads the drivers and gives a shell.
 const INIT: &str = "#!/bin/busybox sh
@@ -69,6 +77,18 @@ pub enum Offloads {
 pub struct Guest {
     qemu: Peer,
     output: Arc<Mutex<Vec<u8>>>,
+    monitor: PathBuf,
+}
+
+/// The hypervisor's side of a vhost-user port.
+#[derive(Clone, Debug)]
+pub struct VhostUser {
+    /// Path of the socket.
+    pub socket: PathBuf,
+    /// QEMU listens on it, or else connects to it.
+    pub listens: bool,
+    /// Pairs of queues.
+    pub pairs: usize,
 }
 
 impl Guest {
@@ -92,8 +112,95 @@ impl Guest {
     /// # Panics
     /// If it does not come up.
     pub fn start_on(lab: &Lab, host: &Namespace, netdev: &str, mac: MacAddr, offloads: Offloads) -> Self {
+        let mut guest = Self::boot(lab, host, netdev, mac, offloads, &["-no-reboot"]);
+        guest.wait_for(READY);
+        guest
+    }
+
+    /// Starts a guest whose network device is a vhost-user port, and waits for its shell.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn start_vhost_user(
+        lab: &Lab,
+        host: &Namespace,
+        port: &VhostUser,
+        mac: MacAddr,
+        offloads: Offloads,
+    ) -> Self {
+        let mut guest = Self::boot_vhost_user(lab, host, port, mac, offloads, &[]);
+        guest.wait_for(READY);
+        guest
+    }
+
+    /// Starts a guest that waits for the state of another one, which [`Guest::migrate`] sends to `state`.
+    ///
+    /// # Panics
+    /// If QEMU cannot be started.
+    pub fn await_migration(
+        lab: &Lab,
+        host: &Namespace,
+        port: &VhostUser,
+        mac: MacAddr,
+        offloads: Offloads,
+        state: &Path,
+    ) -> Self {
+        let state = format!("unix:{}", state.display());
+        Self::boot_vhost_user(lab, host, port, mac, offloads, &["-incoming", &state])
+    }
+
+    fn boot_vhost_user(
+        lab: &Lab,
+        host: &Namespace,
+        port: &VhostUser,
+        mac: MacAddr,
+        offloads: Offloads,
+        more: &[&str],
+    ) -> Self {
+        let chardev = format!(
+            "socket,id=port,path={},{}",
+            port.socket.display(),
+            if port.listens {
+                "server=on,wait=off"
+            } else {
+                "reconnect=1"
+            }
+        );
+        // A driver uses as many pairs by itself as it has processors.
+        let (pairs, processors) = (port.pairs, port.pairs.to_string());
+        let netdev = format!("vhost-user,chardev=port,queues={pairs}");
+        let more = [&["-chardev", &chardev, "-smp", &processors], more].concat();
+        let mut device = String::from(",vectors=0");
+        if pairs > 1 {
+            device.push_str(",mq=on");
+        }
+        Self::boot_device(lab, host, &netdev, &device, mac, offloads, &more)
+    }
+
+    fn boot(
+        lab: &Lab,
+        host: &Namespace,
+        netdev: &str,
+        mac: MacAddr,
+        offloads: Offloads,
+        more: &[&str],
+    ) -> Self {
+        Self::boot_device(lab, host, netdev, "", mac, offloads, more)
+    }
+
+    fn boot_device(
+        lab: &Lab,
+        host: &Namespace,
+        netdev: &str,
+        properties: &str,
+        mac: MacAddr,
+        offloads: Offloads,
+        more: &[&str],
+    ) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let image = image();
-        let mut device = format!("virtio-net-pci,netdev=net0,mac={mac},romfile=");
+        let mut device = format!("virtio-net-pci,netdev=net0,mac={mac},romfile={properties}");
         if offloads == Offloads::Off {
             for feature in [
                 "csum",
@@ -112,35 +219,41 @@ impl Guest {
             }
         }
         let netdev = format!("{netdev},id=net0");
+        let memory = format!("memory-backend-memfd,id=memory,size={MEMORY}M,share=on");
+        let size = MEMORY.to_string();
+        let monitor = lab.path(&format!("monitor-{number}"));
+        let monitor_at = format!("unix:{},server=on,wait=off", monitor.display());
         let mut command: Vec<OsString> = [
             "qemu-system-x86_64",
             "-accel",
             "tcg",
             "-m",
-            "192",
+            &size,
+            "-object",
+            &memory,
+            "-machine",
+            "memory-backend=memory",
             "-nodefaults",
             "-no-user-config",
-            "-no-reboot",
             "-display",
             "none",
             "-serial",
             "stdio",
+            "-monitor",
+            &monitor_at,
             "-append",
             "console=ttyS0 quiet panic=-1",
-            "-netdev",
-            &netdev,
-            "-device",
-            &device,
-            "-kernel",
         ]
         .map(OsString::from)
         .into();
+        command.extend(more.iter().map(OsString::from));
+        command.extend(["-netdev", &netdev, "-device", &device, "-kernel"].map(OsString::from));
         command.extend([
             image.join("vmlinuz").into(),
             "-initrd".into(),
             image.join("initramfs").into(),
         ]);
-        let log = lab.path(&format!("qemu-{mac}.log"));
+        let log = lab.path(&format!("qemu-{number}-{mac}.log"));
         let mut qemu = Peer::spawn_with("ip", &host.in_here(&command), &log, |command| {
             command.stdin(Stdio::piped()).stdout(Stdio::piped());
         });
@@ -154,9 +267,69 @@ impl Guest {
                 shared.lock().expect("no holder panics").extend(&buffer[..len]);
             }
         });
-        let mut guest = Self { qemu, output };
-        guest.wait_for("guest is ready");
-        guest
+        Self {
+            qemu,
+            output,
+            monitor,
+        }
+    }
+
+    /// Gives a command to QEMU's monitor (HMP); what it answers.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn monitor(&self, command: &str) -> String {
+        const PROMPT: &str = "(qemu) ";
+        let mut stream = wait_for("QEMU has its monitor", BOUND, || {
+            UnixStream::connect(&self.monitor).ok()
+        });
+        stream
+            .set_read_timeout(Some(BOUND))
+            .expect("the bound is not zero");
+        let mut answer = String::new();
+        let mut read_to_prompt = |stream: &mut UnixStream| {
+            answer.clear();
+            let mut buffer = [0; 4096];
+            while !answer.ends_with(PROMPT) {
+                let len = stream.read(&mut buffer).expect("the monitor answers");
+                assert!(len > 0, "the monitor has closed:\n{answer}");
+                answer.push_str(&String::from_utf8_lossy(&buffer[..len]));
+            }
+            answer.clone()
+        };
+        read_to_prompt(&mut stream);
+        stream
+            .write_all(format!("{command}\n").as_bytes())
+            .expect("the monitor reads");
+        read_to_prompt(&mut stream)
+    }
+
+    /// Presses the guest's reset button; [`Guest::wait_ready`] awaits its shell.
+    pub fn reset(&self) {
+        self.output.lock().expect("no holder panics").clear();
+        self.monitor("system_reset");
+    }
+
+    /// Waits until a guest that starts again has its shell.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn wait_ready(&mut self) {
+        self.wait_for(READY);
+    }
+
+    /// Sends the guest's state to another QEMU, which goes on with it ([`Guest::await_migration`]).
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn migrate(&self, state: &Path) {
+        let answer = self.monitor(&format!("migrate -d unix:{}", state.display()));
+        assert!(!answer.contains("Error"), "{answer}");
+        wait_for("the guest has migrated", BOUND, || {
+            let status = self.monitor("info migrate");
+            assert!(!status.contains("failed"), "{status}");
+            status.contains("completed").then_some(())
+        });
     }
 
     /// Writes a command to the guest's shell; its output, and whether it succeeded.

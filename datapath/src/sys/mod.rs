@@ -12,6 +12,7 @@ pub mod packet_ring;
 pub mod poll;
 pub mod sigbus;
 pub mod tun;
+pub mod unix;
 pub mod vring;
 pub mod xdp;
 

@@ -8,7 +8,7 @@
 //! [`GuestMemory`] and [`Vring`].
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -33,6 +33,7 @@ use crate::io::OpenError;
 use crate::io::peer::{Peer, PeerSink, SocketMode, VhostUserSpec};
 use crate::sys::guest::{GuestMemory, Region};
 use crate::sys::poll::{Poller, Waker};
+use crate::sys::unix;
 use crate::sys::vring::{Broken, Layout, MAX_SIZE, Vring};
 
 /// How long a worker may take to let a ring go before the connection is given up.
@@ -179,17 +180,12 @@ pub(super) fn spawn(
     };
     let listener = match spec.mode {
         SocketMode::Client => None,
-        SocketMode::Server => Some(listen(&spec.socket).map_err(error("listening"))?),
+        SocketMode::Server => Some(Listener::new(&spec.socket, &link).map_err(error("listening"))?),
     };
     let waiting = Poller::new(1).map_err(error("making its poller"))?;
     waiting
         .add(link.waker.fd(), 0)
         .map_err(error("making its poller"))?;
-    if let Some(listener) = &listener {
-        waiting
-            .add(listener.as_fd(), 1)
-            .map_err(error("making its poller"))?;
-    }
     let mut thread = Thread {
         spec: spec.clone(),
         waiting,
@@ -205,32 +201,59 @@ pub(super) fn spawn(
     Ok(())
 }
 
-/// Listens on a path, in place of a socket that nobody listens on any more.
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    if path
-        .symlink_metadata()
-        .is_ok_and(|file| file.file_type().is_socket())
-    {
-        match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
-            _ => return Err(io::ErrorKind::AddrInUse.into()),
+/// A socket that the switch listens on.
+struct Listener {
+    socket: UnixListener,
+    /// Readable when somebody connects, or the port is closed.
+    ready: Poller,
+}
+
+impl Listener {
+    /// Listens on a path, in place of a socket that nobody listens on any more.
+    fn new(path: &Path, link: &Link) -> io::Result<Self> {
+        if path
+            .symlink_metadata()
+            .is_ok_and(|file| file.file_type().is_socket())
+        {
+            match UnixStream::connect(path) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path)?;
+                }
+                _ => return Err(io::ErrorKind::AddrInUse.into()),
+            }
+        }
+        let socket = UnixListener::bind(path)?;
+        // Whoever connects shares its memory with us and gets our frames; the owner and the group are for the administrator to set.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        socket.set_nonblocking(true)?;
+        let ready = Poller::new(1)?;
+        ready.add(socket.as_fd(), 0)?;
+        ready.add(link.waker.fd(), 1)?;
+        Ok(Self { socket, ready })
+    }
+
+    /// Waits for somebody to connect. `None` if the port may have been closed.
+    fn accept(&mut self) -> io::Result<Option<UnixStream>> {
+        self.ready.wait(None)?;
+        match self.socket.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                Ok(Some(stream))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
     }
-    let listener = UnixListener::bind(path)?;
-    // Whoever connects shares its memory with us and gets our frames; the owner and the group are for the administrator to set.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 struct Thread {
     spec: VhostUserSpec,
-    /// Readable when somebody connects, or the port is closed.
+    /// Readable when the port is closed.
     waiting: Poller,
     link: Arc<Link>,
     lanes: Arc<[Lane]>,
     sink: PeerSink,
-    listener: Option<UnixListener>,
+    listener: Option<Listener>,
 }
 
 impl Thread {
@@ -242,17 +265,20 @@ impl Thread {
         while !self.link.is_closed() {
             match self.connect() {
                 Ok(Some(stream)) => {
-                    wait = RETRY.0;
-                    let why = self.serve(stream);
+                    let (why, served) = self.serve(stream);
                     self.sink.tell(Peer::Absent(why));
-                    self.pause(Some(RETRY.0));
+                    if served {
+                        wait = RETRY.0;
+                    }
                 }
-                Ok(None) => self.pause(None),
-                Err(error) => {
-                    self.sink.tell(Peer::Absent(self.unreachable(&error)));
-                    self.pause(Some(wait));
-                    wait = (2 * wait).min(RETRY.1);
-                }
+                Ok(None) => continue,
+                Err(error) => self.sink.tell(Peer::Absent(self.unreachable(&error))),
+            }
+            // Also after a connection that came to nothing: who makes and loses thousands of them is heard once in a while.
+            self.pause(wait);
+            // Where we listen, the next one in the queue may be the right one.
+            if self.listener.is_none() {
+                wait = (2 * wait).min(RETRY.1);
             }
         }
         if self.listener.is_some() {
@@ -261,23 +287,16 @@ impl Thread {
         }
     }
 
-    fn connect(&self) -> io::Result<Option<UnixStream>> {
-        match &self.listener {
+    fn connect(&mut self) -> io::Result<Option<UnixStream>> {
+        match &mut self.listener {
             None => UnixStream::connect(&self.spec.socket).map(Some),
-            Some(listener) => match listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false)?;
-                    Ok(Some(stream))
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-                Err(error) => Err(error),
-            },
+            Some(listener) => listener.accept(),
         }
     }
 
-    /// Waits until somebody connects, the port is closed, or the time is over.
-    fn pause(&mut self, time: Option<Duration>) {
-        if let Err(error) = self.waiting.wait(time) {
+    /// Waits until the port is closed, or the time is over.
+    fn pause(&mut self, time: Duration) {
+        if let Err(error) = self.waiting.wait(Some(time)) {
             tracing::error!(socket = %self.spec.socket.display(), %error, "waiting for a hypervisor failed");
             std::thread::sleep(RETRY.1);
         }
@@ -301,42 +320,97 @@ impl Thread {
         }
     }
 
-    /// Answers one hypervisor until it goes. Returns why the port carries nothing now.
-    fn serve(&self, stream: UnixStream) -> String {
+    /// Answers one hypervisor until it goes. Returns why the port carries nothing now, and whether it ever carried something.
+    fn serve(&self, stream: UnixStream) -> (String, bool) {
+        let (early, ours) = match (stream.try_clone(), stream.try_clone()) {
+            (Ok(early), Ok(ours)) => (early, ours),
+            (Err(error), _) | (_, Err(error)) => return (self.unreachable(&error), false),
+        };
         {
             let mut state = self.link.state();
             state.broken = None;
-            state.connection = stream.try_clone().ok();
+            state.connection = Some(ours);
         }
         let device = Device::new(&self.spec, Arc::clone(&self.lanes), self.sink.clone());
         let device = Arc::new(Mutex::new(device));
+        let locked = || device.lock().unwrap_or_else(PoisonError::into_inner);
         let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(&device));
+        let mut next = || {
+            if enable_early(&early, &mut locked())? {
+                return Ok(());
+            }
+            handler.handle_request()
+        };
         let error = loop {
             if self.link.is_closed() {
                 break Error::Disconnected;
             }
-            match handler.handle_request() {
+            match next() {
                 Ok(()) | Err(Error::SocketRetry(_)) => {}
-                // The message was refused; the hypervisor knows and the connection is whole.
-                Err(error @ (Error::ReqHandlerError(_) | Error::InvalidOperation(_))) => {
+                // Something that the device never offered. The connection is whole.
+                Err(error @ Error::InvalidOperation(_)) => {
                     tracing::debug!(socket = %self.spec.socket.display(), %error, "a vhost-user message was refused");
                 }
                 Err(error) => break error,
             }
         };
         drop(handler);
-        device.lock().unwrap_or_else(PoisonError::into_inner).stop_all();
+        let served = {
+            let mut device = locked();
+            device.stop_all();
+            device.served
+        };
         let mut state = self.link.state();
         state.connection = None;
         let path = self.spec.socket.display();
-        match (state.broken.take(), error) {
+        let why = match (state.broken.take(), error) {
             (Some(broken), _) => format!("the guest behind `{path}` broke the rules of its rings: {broken}"),
             (None, Error::Disconnected | Error::SocketBroken(_) | Error::PartialMessage) => {
                 format!("the hypervisor has closed `{path}`")
             }
+            (None, Error::ReqHandlerError(error)) => {
+                format!("what the hypervisor behind `{path}` gave cannot be used: {error}")
+            }
             (None, error) => format!("the hypervisor behind `{path}` broke the protocol: {error}"),
-        }
+        };
+        (why, served)
     }
+}
+
+/// Takes a SET_VRING_ENABLE that comes before the features are negotiated. False if something else comes next.
+///
+/// QEMU enables the rings of a network device before it sets the features, while the protocol (and with it the crate) has it the
+/// other way round. A back-end that refuses would never start them.
+fn enable_early(stream: &UnixStream, device: &mut Device) -> Result<bool> {
+    const SET_VRING_ENABLE: u32 = 18;
+    const VERSION: u32 = 1;
+    const REPLY: u32 = 1 << 2;
+    const NEED_REPLY: u32 = 1 << 3;
+    if device.has(feature::PROTOCOL_FEATURES) {
+        return Ok(false);
+    }
+    // Request, flags, size; ring, whether to enable it.
+    let mut octets = [0; 20];
+    let len = unix::peek(stream, &mut octets).map_err(Error::SocketBroken)?;
+    let word = |at: usize| u32::from_ne_bytes(*octets[4 * at..].first_chunk().expect("there are five words"));
+    if len < octets.len() || word(0) != SET_VRING_ENABLE || word(2) != 8 || word(1) & !NEED_REPLY != VERSION {
+        return Ok(false);
+    }
+    (&*stream)
+        .read_exact(&mut [0; 20])
+        .map_err(Error::SocketBroken)?;
+    let result = match word(4) {
+        enable @ (0 | 1) => device.set_vring_enable(word(3), enable == 1),
+        _ => Err(Error::InvalidParam),
+    };
+    if word(1) & NEED_REPLY != 0 && device.replies {
+        let mut reply = Vec::with_capacity(20);
+        for word in [SET_VRING_ENABLE, VERSION | REPLY, 8, u32::from(result.is_err()), 0] {
+            reply.extend(word.to_ne_bytes());
+        }
+        (&*stream).write_all(&reply).map_err(Error::SocketBroken)?;
+    }
+    result.map(|()| true)
 }
 
 /// One ring as far as the hypervisor has described it.
@@ -368,6 +442,10 @@ struct Device {
     rings: Vec<Ring>,
     /// What the sink was told last.
     present: bool,
+    /// The guest could be reached at some time.
+    served: bool,
+    /// The hypervisor may ask for an answer to each message.
+    replies: bool,
 }
 
 impl Device {
@@ -382,6 +460,8 @@ impl Device {
                 .take(2 * spec.pairs)
                 .collect(),
             present: false,
+            served: false,
+            replies: false,
         }
     }
 
@@ -452,8 +532,15 @@ impl Device {
         Ok(())
     }
 
-    /// Takes a ring back from its worker; afterwards the worker touches neither it nor, if it was the last, the memory.
+    /// Takes a ring back from its worker, and says so.
     fn stop(&mut self, index: usize) -> Result<()> {
+        self.halt(index)?;
+        self.tell();
+        Ok(())
+    }
+
+    /// Takes a ring back from its worker; afterwards the worker touches neither it nor, if it was the last, the memory.
+    fn halt(&mut self, index: usize) -> Result<()> {
         if !std::mem::take(&mut self.rings[index].running) {
             return Ok(());
         }
@@ -467,15 +554,14 @@ impl Device {
         if let Some(ring) = ring {
             self.rings[index].base = ring.base();
         }
-        self.tell();
         Ok(())
     }
 
-    /// Takes all rings back.
+    /// Takes all rings back. The caller says why.
     fn stop_all(&mut self) {
         for index in 0..self.rings.len() {
             // Its queue is closed, or its worker is stuck; either way there is nothing more to be done about it.
-            let _ = self.stop(index);
+            let _ = self.halt(index);
         }
     }
 
@@ -487,6 +573,7 @@ impl Device {
             .any(|pair| pair.iter().all(|ring| ring.running));
         if present != self.present {
             self.present = present;
+            self.served |= present;
             self.sink.tell(if present {
                 Peer::Present
             } else {
@@ -503,8 +590,9 @@ impl Device {
         let running: Vec<usize> = (0..self.rings.len())
             .filter(|index| self.rings[*index].running)
             .collect();
+        // They run again at once: nothing to be told.
         for index in &running {
-            self.stop(*index)?;
+            self.halt(*index)?;
         }
         let memory = GuestMemory::map(regions).map_err(Error::ReqHandlerError)?;
         self.memory = Some(Arc::new(memory));
@@ -523,11 +611,13 @@ impl VhostUserBackendReqHandlerMut for Device {
 
     fn reset_owner(&mut self) -> Result<()> {
         self.stop_all();
+        self.tell();
         Ok(())
     }
 
     fn reset_device(&mut self) -> Result<()> {
         self.stop_all();
+        self.tell();
         self.features = 0;
         Ok(())
     }
@@ -589,7 +679,7 @@ impl VhostUserBackendReqHandlerMut for Device {
     ) -> Result<()> {
         let (index, _) = self.ring(index)?;
         let running = self.rings[index].running;
-        self.stop(index)?;
+        self.halt(index)?;
         self.rings[index].addresses = Some(Addresses {
             descriptors: descriptor,
             available,
@@ -647,7 +737,11 @@ impl VhostUserBackendReqHandlerMut for Device {
             | VhostUserProtocolFeatures::RESET_DEVICE)
     }
 
-    fn set_protocol_features(&mut self, _: u64) -> Result<()> {
+    fn set_protocol_features(&mut self, features: u64) -> Result<()> {
+        if features & !self.get_protocol_features()?.bits() != 0 {
+            return Err(Error::InvalidParam);
+        }
+        self.replies = features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0;
         Ok(())
     }
 
