@@ -233,6 +233,7 @@ impl VhostQueue {
             } => {
                 self.capabilities = capabilities;
                 ring.disarm();
+                ring.call();
                 let from_guest = index % 2 == 1;
                 // What a guest that has to be told of its own buffers tells is of no use.
                 let kick = kick.filter(|_| from_guest);

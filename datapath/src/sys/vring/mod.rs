@@ -643,7 +643,17 @@ impl Vring {
         } else {
             self.available_flags() & NO_INTERRUPT == 0
         };
-        if wanted && let Some(call) = &mut self.call {
+        if wanted {
+            self.call();
+        }
+    }
+
+    /// Tells the guest to look at its used buffers, whether it wants to be told or not.
+    ///
+    /// Needed when a ring is taken up again: a device that was here before may have ended between showing what it used and telling, and with an
+    /// event index the guest would then never be told again.
+    pub fn call(&mut self) {
+        if let Some(call) = &mut self.call {
             // Fails only when the counter would overflow, which is a signal that was not taken yet: as good; or when the guest gave
             // something that is no eventfd, which is its own loss.
             let _ = call.write(&1u64.to_ne_bytes());
