@@ -16,4 +16,5 @@ pub mod process;
 pub mod raw;
 pub mod stats;
 pub mod transfer;
+pub mod vhost;
 pub mod wait;

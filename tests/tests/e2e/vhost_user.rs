@@ -164,7 +164,8 @@ fn two_guests_talk_over_several_queues_and_are_reset() {
     lab.start(&(switch(2, WEB) + &lines));
     let reason = lab.wait_down("vm2");
     assert!(reason.contains("nobody has connected"), "{reason}");
-    let [mut one, mut two] = [1, 2].map(|number| ports[usize::from(number) - 1].boot(&lab, number, Offloads::On));
+    let [mut one, mut two] =
+        [1, 2].map(|number| ports[usize::from(number) - 1].boot(&lab, number, Offloads::On));
     for guest in [&mut one, &mut two] {
         // One interrupt and one queue more for each pair: the driver uses both.
         guest.sh("test -e /sys/class/net/eth0/queues/rx-1 && test -e /sys/class/net/eth0/queues/tx-1");
@@ -221,12 +222,17 @@ fn port_groups_and_their_security_hold_for_guests() {
     // Another source than the port's own.
     let before = lab.stats();
     let forged = mac(0xbad);
-    one.sh(&format!("ip link set eth0 down && ip link set eth0 address {forged} && ip link set eth0 up"));
+    one.sh(&format!(
+        "ip link set eth0 down && ip link set eth0 address {forged} && ip link set eth0 up"
+    ));
     assert!(!one.try_sh("ping -c 2 -W 1 10.0.0.1").1);
     let since = lab.stats().since(&before);
     assert!(since.drops().contains_key("forged-transmit"), "{since:#?}");
     assert_eq!(lab.mac_port(&forged.to_string(), None), None);
-    one.sh(&format!("ip link set eth0 down && ip link set eth0 address {} && ip link set eth0 up && ping -c 2 10.0.0.1", ports[0].mac));
+    one.sh(&format!(
+        "ip link set eth0 down && ip link set eth0 address {} && ip link set eth0 up && ping -c 2 10.0.0.1",
+        ports[0].mac
+    ));
 }
 
 /// Longest time between two answers of a `ping -D`, ms.

@@ -31,6 +31,7 @@ use vhost::vhost_user::{BackendReqHandler, Error, GpuBackend, Result, VhostUserB
 use super::Change;
 use crate::io::OpenError;
 use crate::io::peer::{Peer, PeerSink, SocketMode, VhostUserSpec};
+use crate::sys::eventfd;
 use crate::sys::guest::{GuestMemory, Region};
 use crate::sys::poll::{Poller, Waker};
 use crate::sys::unix;
@@ -265,9 +266,13 @@ impl Thread {
         while !self.link.is_closed() {
             match self.connect() {
                 Ok(Some(stream)) => {
-                    let (why, served) = self.serve(stream);
+                    let (why, how) = self.serve(stream);
+                    if how == Served::Nothing && self.listener.is_some() {
+                        // Nobody, in the way of those behind.
+                        continue;
+                    }
                     self.sink.tell(Peer::Absent(why));
-                    if served {
+                    if how == Served::Guest {
                         wait = RETRY.0;
                     }
                 }
@@ -320,17 +325,19 @@ impl Thread {
         }
     }
 
-    /// Answers one hypervisor until it goes. Returns why the port carries nothing now, and whether it ever carried something.
-    fn serve(&self, stream: UnixStream) -> (String, bool) {
+    /// Answers one hypervisor until it goes. Returns why the port carries nothing now, and what there was.
+    fn serve(&self, stream: UnixStream) -> (String, Served) {
         let (early, ours) = match (stream.try_clone(), stream.try_clone()) {
             (Ok(early), Ok(ours)) => (early, ours),
-            (Err(error), _) | (_, Err(error)) => return (self.unreachable(&error), false),
+            (Err(error), _) | (_, Err(error)) => return (self.unreachable(&error), Served::Messages),
         };
         {
             let mut state = self.link.state();
             state.broken = None;
             state.connection = Some(ours);
         }
+        // An error shows again below.
+        let silent = unix::peek(&early, &mut [0]).is_ok_and(|len| len == 0);
         let device = Device::new(&self.spec, Arc::clone(&self.lanes), self.sink.clone());
         let device = Arc::new(Mutex::new(device));
         let locked = || device.lock().unwrap_or_else(PoisonError::into_inner);
@@ -358,7 +365,11 @@ impl Thread {
         let served = {
             let mut device = locked();
             device.stop_all();
-            device.served
+            match (silent, device.served) {
+                (true, _) => Served::Nothing,
+                (_, true) => Served::Guest,
+                (_, false) => Served::Messages,
+            }
         };
         let mut state = self.link.state();
         state.connection = None;
@@ -375,6 +386,17 @@ impl Thread {
         };
         (why, served)
     }
+}
+
+/// What came of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Served {
+    /// It ended without a word.
+    Nothing,
+    /// Messages, but no guest ever ran behind it.
+    Messages,
+    /// A guest.
+    Guest,
 }
 
 /// Takes a SET_VRING_ENABLE that comes before the features are negotiated. False if something else comes next.
@@ -396,16 +418,20 @@ fn enable_early(stream: &UnixStream, device: &mut Device) -> Result<bool> {
     if len < octets.len() || word(0) != SET_VRING_ENABLE || word(2) != 8 || word(1) & !NEED_REPLY != VERSION {
         return Ok(false);
     }
-    (&*stream)
-        .read_exact(&mut [0; 20])
-        .map_err(Error::SocketBroken)?;
+    (&*stream).read_exact(&mut [0; 20]).map_err(Error::SocketBroken)?;
     let result = match word(4) {
         enable @ (0 | 1) => device.set_vring_enable(word(3), enable == 1),
         _ => Err(Error::InvalidParam),
     };
     if word(1) & NEED_REPLY != 0 && device.replies {
         let mut reply = Vec::with_capacity(20);
-        for word in [SET_VRING_ENABLE, VERSION | REPLY, 8, u32::from(result.is_err()), 0] {
+        for word in [
+            SET_VRING_ENABLE,
+            VERSION | REPLY,
+            8,
+            u32::from(result.is_err()),
+            0,
+        ] {
             reply.extend(word.to_ne_bytes());
         }
         (&*stream).write_all(&reply).map_err(Error::SocketBroken)?;
@@ -600,6 +626,12 @@ impl Device {
     }
 }
 
+/// Checks what is said to be an eventfd.
+fn adopt(file: Option<&File>) -> Result<()> {
+    file.map_or(Ok(()), eventfd::adopt)
+        .map_err(Error::ReqHandlerError)
+}
+
 fn unsupported<T>() -> Result<T> {
     Err(Error::InvalidOperation("not supported by this device"))
 }
@@ -708,12 +740,14 @@ impl VhostUserBackendReqHandlerMut for Device {
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
         let (index, _) = self.ring(index.into())?;
-        self.stop(index)?;
+        adopt(fd.as_ref())?;
+        self.halt(index)?;
         self.rings[index].kick = Some(fd);
         self.start(index)
     }
 
     fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> Result<()> {
+        adopt(fd.as_ref())?;
         let (index, ring) = self.ring(index.into())?;
         ring.call = fd;
         if ring.running {

@@ -18,7 +18,7 @@
 mod device;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -32,6 +32,7 @@ use super::{BATCH, BATCH_OCTETS, OpenError, Outgoing, Queue, SendFailure};
 use crate::frame::Frame;
 use crate::offload::mend_joined;
 use crate::pool::{HEAD, HEADROOM, MAX_FRAME, Pool};
+use crate::sys::eventfd;
 use crate::sys::poll::{Poller, Waker};
 use crate::sys::vring::{Broken, Given, Header, Vring};
 
@@ -138,7 +139,8 @@ impl Queue for VhostQueue {
             };
             if let Err(broken) = receive(&mut running.ring, pool, batch, &mut octets) {
                 self.link.fail(broken);
-                self.pairs[turn].from_guest = None;
+                let running = self.pairs[turn].from_guest.take();
+                self.release(running);
             }
             if batch.len() == BATCH || octets >= BATCH_OCTETS {
                 break;
@@ -195,9 +197,8 @@ impl Queue for VhostQueue {
         }
         let mut any = false;
         for running in self.pairs.iter_mut().filter_map(|pair| pair.from_guest.as_mut()) {
-            if let Some(kick) = &mut running.kick {
-                // Nothing there: another ring's guest told.
-                let _ = kick.read(&mut [0; 8]);
+            if let Some(kick) = &running.kick {
+                eventfd::clear(kick);
             }
             running.ring.disarm();
             any = true;
@@ -238,9 +239,9 @@ impl VhostQueue {
                 // What a guest that has to be told of its own buffers tells is of no use.
                 let kick = kick.filter(|_| from_guest);
                 if let Some(kick) = &kick
-                    && let Err(error) = self.readiness.add(kick.as_fd(), index as u64)
+                    && self.readiness.add(kick.as_fd(), index as u64).is_err()
                 {
-                    tracing::warn!(index, %error, "a guest's notifications cannot be waited for");
+                    self.link.fail(Broken::Kick);
                     return;
                 }
                 if let Some(place) = self.place(index) {
@@ -249,11 +250,8 @@ impl VhostQueue {
             }
             Change::Stop { index, reply } => {
                 let running = self.place(index).and_then(Option::take);
-                if let Some(kick) = running.as_ref().and_then(|running| running.kick.as_ref()) {
-                    self.readiness.remove(kick.as_fd());
-                }
                 // The thread waits for it, or is gone together with its guest.
-                let _ = reply.send(running.map(|running| running.ring));
+                let _ = reply.send(self.release(running));
             }
             Change::Call { index, call } => {
                 if let Some(Some(running)) = self.place(index) {
@@ -261,6 +259,16 @@ impl VhostQueue {
                 }
             }
         }
+    }
+
+    /// Waits for a ring's guest no more. To be done before the ring's descriptor is closed: the guest has it too, so that it
+    /// would stay in the set, ready for ever.
+    fn release(&self, running: Option<Running>) -> Option<Box<Vring>> {
+        let running = running?;
+        if let Some(kick) = &running.kick {
+            self.readiness.remove(kick.as_fd());
+        }
+        Some(running.ring)
     }
 
     fn place(&mut self, index: usize) -> Option<&mut Option<Running>> {
@@ -281,7 +289,7 @@ fn receive(
     octets: &mut usize,
 ) -> Result<(), Broken> {
     if ring.is_broken() {
-        return Err(Broken::Address);
+        return Err(Broken::Memory);
     }
     let room = (BATCH - batch.len()).min(pool.free_small());
     let fetched = ring.fetch(room)?;
@@ -388,6 +396,9 @@ fn transmit(
     outgoing: &mut [Outgoing],
     mine: impl Fn(&Frame) -> bool,
 ) -> Result<(), Broken> {
+    if ring.is_broken() {
+        return Err(Broken::Memory);
+    }
     ring.prefetch(outgoing.len());
     let mut full = false;
     for item in outgoing {

@@ -79,6 +79,12 @@ pub enum Broken {
     /// A buffer for the device to write among those for it to read, or the other way round.
     #[error("a buffer has the wrong direction")]
     Direction,
+    /// The guest has taken away memory that it had shared.
+    #[error("shared memory was taken away")]
+    Memory,
+    /// What is to tell of new buffers cannot be waited for.
+    #[error("the descriptor for its notifications cannot be waited for")]
+    Kick,
 }
 
 /// How a ring is laid out, as the front-end says, and what was negotiated.
@@ -273,9 +279,10 @@ impl Vring {
         self.memory.is_broken()
     }
 
-    /// What tells the guest of used buffers.
+    /// What tells the guest of used buffers from now on. What it was told before by other means may have been lost: it is told again.
     pub fn set_call(&mut self, call: Option<File>) {
         self.call = call;
+        self.call();
     }
 
     // The places in the rings. `new` has checked that both rings lie in mapped memory with all their parts.
