@@ -7,6 +7,8 @@
 mod capture;
 mod events;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod io;
 pub mod offload;
 pub mod pool;

@@ -20,7 +20,7 @@ const LONGEST: &str = "-max_len=512";
 const CORPUS: usize = 200;
 
 /// The programs, each with its corpus.
-const TARGETS: [&str; 2] = ["pipeline", "stream"];
+const TARGETS: [&str; 4] = ["pipeline", "stream", "vhost_user", "vring"];
 
 /// Fuzzes for so long altogether; with `keep`, takes what is new into the corpus. True if no input failed.
 pub fn run(seconds: u64, keep: bool) -> Result<bool> {

@@ -19,7 +19,7 @@ pub mod packet;
 pub mod peer;
 pub mod stream;
 pub mod tap;
-mod vhost_user;
+pub(crate) mod vhost_user;
 mod vnet;
 pub mod xdp;
 

@@ -66,7 +66,7 @@ impl GuestMemory {
     ///
     /// # Errors
     /// InvalidInput for a region that is empty, overlaps another or is longer than its file; what mmap says.
-    pub fn map(regions: Vec<Region>) -> io::Result<Self> {
+    pub fn map(regions: &[Region]) -> io::Result<Self> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
         if regions.len() > Self::MAX_REGIONS {
             return Err(invalid("too many memory regions"));
@@ -82,10 +82,7 @@ impl GuestMemory {
                 }
             }
         }
-        let regions = regions
-            .into_iter()
-            .map(|region| Mapped::new(&region))
-            .collect::<io::Result<_>>()?;
+        let regions = regions.iter().map(Mapped::new).collect::<io::Result<_>>()?;
         Ok(Self { regions })
     }
 
@@ -104,6 +101,14 @@ impl GuestMemory {
             let at = user.wrapping_sub(region.user);
             let host = region.at(at, len)?;
             Some((region.guest + at, host))
+        })
+    }
+
+    /// Where the guest has what lies at a host address.
+    pub(super) fn guest_address(&self, host: NonNull<u8>) -> Option<u64> {
+        self.regions.iter().find_map(|region| {
+            let at = (host.as_ptr() as u64).wrapping_sub(region.base.as_ptr() as u64);
+            (at < region.len).then(|| region.guest + at)
         })
     }
 

@@ -4,6 +4,7 @@
 pub mod bpf;
 pub mod cpu;
 pub mod ethtool;
+pub mod dirty;
 pub mod eventfd;
 pub mod guest;
 mod mapping;

@@ -13,7 +13,7 @@ use vswitch_tests::wait::{BOUND, wait_until};
 
 const FILE: usize = 4 << 20;
 
-fn sha256(data: &[u8]) -> String {
+pub(crate) fn sha256(data: &[u8]) -> String {
     // The sum is of what is read, so that no copy in a file is needed.
     std::fs::create_dir_all(std::env::temp_dir()).expect("there is a directory for temporary files");
     let file = tempfile::NamedTempFile::new().expect("a file can be made");
@@ -22,7 +22,11 @@ fn sha256(data: &[u8]) -> String {
     output.split(' ').next().unwrap_or_default().to_owned()
 }
 
-fn serve<T: Send>(station: &Namespace, port: u16, serve: impl FnOnce(std::net::TcpStream) -> T + Send) -> T {
+pub(crate) fn serve<T: Send>(
+    station: &Namespace,
+    port: u16,
+    serve: impl FnOnce(std::net::TcpStream) -> T + Send,
+) -> T {
     station.run(|| {
         let listener = TcpListener::bind(("10.0.0.1", port)).expect("the station has the address");
         listener

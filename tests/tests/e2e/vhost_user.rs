@@ -1,10 +1,11 @@
 //! Ports on vhost-user, each with a real guest: what it does with a network, in either role of the socket, with several queues; its
 //! resets and its end, the switch's end under it, and its move to another hypervisor.
 
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 
 use switch_core::addr::MacAddr;
-use vswitch_tests::frame::mac;
+use vswitch_tests::frame::{Random, mac};
 use vswitch_tests::guest::{Guest, Offloads, VhostUser};
 use vswitch_tests::lab::Lab;
 use vswitch_tests::netns::Namespace;
@@ -12,7 +13,7 @@ use vswitch_tests::process::Output;
 use vswitch_tests::stats::Stats;
 use vswitch_tests::wait::{BOUND, wait_until};
 
-use super::qemu::transfers;
+use super::qemu::{serve, sha256, transfers};
 
 /// Who listens on a port's socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -270,7 +271,25 @@ fn guests_outlive_the_switch() {
     let mut two = ports[1].boot(&lab, 3, Offloads::On);
     exercise(&lab, &station, &mut one);
     one.sh("ping -c 1 10.0.0.3");
+    // A TAP without a switch has no carrier, and the kernel forgets whom it knew behind it. It asks as soon as the switch is back, when the
+    // guests may not be, and then not for a second: which would be all that could be measured.
+    for (host, mac) in [(2, ports[0].mac), (3, ports[1].mac)] {
+        let (address, mac) = (format!("10.0.0.{host}"), mac.to_string());
+        station.ok(&[
+            "ip",
+            "neigh",
+            "replace",
+            &address,
+            "lladdr",
+            &mac,
+            "nud",
+            "permanent",
+            "dev",
+            "eth0",
+        ]);
+    }
     for round in 0..3 {
+        let before = lab.stats();
         let pings = std::thread::scope(|scope| {
             let pings = ["10.0.0.2", "10.0.0.3", "10.0.0.4"].map(|to| {
                 let station = &station;
@@ -278,8 +297,11 @@ fn guests_outlive_the_switch() {
                     station.exec(&["ping", "-n", "-D", "-i", "0.005", "-w", "6", "-W", "2", to])
                 })
             });
-            // Some answers before, so that there is something to interrupt.
-            std::thread::sleep(Duration::from_secs(1));
+            lab.stats_until("there is something to interrupt", &before, |since| {
+                ["vm1", "vm2"]
+                    .iter()
+                    .all(|port| since.port(port).receive.packets > 20)
+            });
             lab.kill();
             lab.launch();
             pings.map(|ping| ping.join().expect("a ping ends"))
@@ -300,4 +322,60 @@ fn guests_outlive_the_switch() {
     // An orderly end removes the socket on which the switch listens, and only that.
     lab.stop();
     assert!(ports[0].end.socket.exists() && !ports[1].end.socket.exists());
+}
+
+#[test]
+fn a_guest_moves_to_another_hypervisor_with_its_connections() {
+    let lab = Lab::new();
+    let (station, line) = station(&lab);
+    let mut ports = [
+        Port::new(&lab, "here", 1, Listens::Qemu, 1),
+        Port::new(&lab, "there", 2, Listens::Switch, 1),
+    ];
+    // One guest, which may be at either port.
+    ports[1].mac = ports[0].mac;
+    let lines: String = ports.iter().map(|port| port.line("web")).collect();
+    lab.start(&(switch(1, WEB) + &line + &lines));
+    address(&station);
+    let mac = ports[0].mac;
+    let mut here = ports[0].boot(&lab, 2, Offloads::On);
+    exercise(&lab, &station, &mut here);
+    assert_eq!(lab.mac_port(&mac.to_string(), None).as_deref(), Some("here"));
+    let state = lab.path("state.sock");
+    let mut there = Guest::await_migration(&lab, &lab.host(), &ports[1].end, mac, Offloads::On, &state);
+
+    // The guest counts what it is sent meanwhile: each octet has to be where it belongs in the memory that is copied.
+    here.sh("mkdir -p /tmp/www && dd if=/dev/urandom of=/tmp/www/file bs=1M count=4 2>/dev/null; httpd -p 80 -h /tmp/www");
+    let sum = here.sh("sha256sum /tmp/www/file");
+    here.begin("for i in 1 2 3 4 5 6 7 8 9; do nc 10.0.0.1 4003 </dev/null >/tmp/got && test -s /tmp/got && break; sleep 1; done; sha256sum /tmp/got");
+    let data = Random::new(9).octets(6 << 20);
+    let sent = std::thread::scope(|scope| {
+        let pings = scope.spawn(|| station.exec(&["ping", "-n", "-D", "-i", "0.01", "-w", "20", "10.0.0.2"]));
+        let sent = scope.spawn(|| {
+            serve(&station, 4003, |mut stream| {
+                for part in data.chunks(1 << 16) {
+                    stream.write_all(part).expect("the guest takes the file");
+                    std::thread::sleep(std::time::Duration::from_millis(50));
+                }
+                stream.shutdown(Shutdown::Write).expect("the connection stands");
+                let _ = stream.read(&mut [0]);
+            });
+        });
+        here.migrate(&state);
+        lab.wait_up("there");
+        here.kill();
+        let sent = sent.join();
+        println!(
+            "migration: nothing heard for {:.0} ms from the guest",
+            longest_gap(&pings.join().expect("a ping ends"))
+        );
+        sent
+    });
+    sent.expect("the connection outlives the move");
+    lab.wait_down("here");
+    assert_eq!(lab.mac_port(&mac.to_string(), None).as_deref(), Some("there"));
+    let (output, _) = there.end();
+    assert!(output.contains(&sha256(&data)), "{output}");
+    assert_eq!(there.sh("sha256sum /tmp/www/file"), sum);
+    exercise(&lab, &station, &mut there);
 }

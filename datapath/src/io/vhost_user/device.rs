@@ -31,6 +31,7 @@ use vhost::vhost_user::{BackendReqHandler, Error, GpuBackend, Result, VhostUserB
 use super::Change;
 use crate::io::OpenError;
 use crate::io::peer::{Peer, PeerSink, SocketMode, VhostUserSpec};
+use crate::sys::dirty::DirtyLog;
 use crate::sys::eventfd;
 use crate::sys::guest::{GuestMemory, Region};
 use crate::sys::poll::{Poller, Waker};
@@ -59,6 +60,8 @@ mod feature {
     pub const CTRL_VQ: u64 = 1 << 17;
     pub const GUEST_ANNOUNCE: u64 = 1 << 21;
     pub const MQ: u64 = 1 << 22;
+    /// `VHOST_F_LOG_ALL`
+    pub const LOG_ALL: u64 = 1 << 26;
     pub const ANY_LAYOUT: u64 = 1 << 27;
     pub const INDIRECT_DESC: u64 = 1 << 28;
     pub const EVENT_IDX: u64 = 1 << 29;
@@ -86,6 +89,7 @@ const OFFERED: u64 = feature::CSUM
     | feature::CTRL_VQ
     | feature::GUEST_ANNOUNCE
     | feature::MQ
+    | feature::LOG_ALL
     | feature::ANY_LAYOUT
     | feature::INDIRECT_DESC
     | feature::EVENT_IDX
@@ -155,7 +159,7 @@ impl Link {
         self.waker.wake();
     }
 
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 }
@@ -200,6 +204,26 @@ pub(super) fn spawn(
         .spawn(move || thread.run())
         .map_err(error("starting its thread"))?;
     Ok(())
+}
+
+/// Serves one connection to its end on the thread of the caller. Returns why it ended.
+#[cfg(any(test, fuzzing))]
+pub(super) fn serve_once(
+    spec: &VhostUserSpec,
+    link: Arc<Link>,
+    lanes: Vec<Lane>,
+    sink: PeerSink,
+    stream: UnixStream,
+) -> String {
+    let thread = Thread {
+        spec: spec.clone(),
+        waiting: Poller::new(1).expect("a process that fuzzes has descriptors"),
+        link,
+        lanes: lanes.into(),
+        sink,
+        listener: None,
+    };
+    thread.serve(stream).0
 }
 
 /// A socket that the switch listens on.
@@ -376,15 +400,25 @@ impl Thread {
         let path = self.spec.socket.display();
         let why = match (state.broken.take(), error) {
             (Some(broken), _) => format!("the guest behind `{path}` broke the rules of its rings: {broken}"),
-            (None, Error::Disconnected | Error::SocketBroken(_) | Error::PartialMessage) => {
-                format!("the hypervisor has closed `{path}`")
-            }
+            (None, error) if is_end(&error) => format!("the hypervisor has closed `{path}`"),
             (None, Error::ReqHandlerError(error)) => {
                 format!("what the hypervisor behind `{path}` gave cannot be used: {error}")
             }
             (None, error) => format!("the hypervisor behind `{path}` broke the protocol: {error}"),
         };
         (why, served)
+    }
+}
+
+/// Whether an error is only that the other side is gone, in the middle of a message perhaps.
+fn is_end(error: &Error) -> bool {
+    match error {
+        Error::Disconnected | Error::PartialMessage => true,
+        Error::SocketBroken(error) => matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
+        ),
+        _ => false,
     }
 }
 
@@ -457,6 +491,8 @@ struct Addresses {
     descriptors: u64,
     available: u64,
     used: u64,
+    /// Where in the log writes to the used ring belong.
+    log: Option<u64>,
 }
 
 struct Device {
@@ -464,7 +500,10 @@ struct Device {
     sink: PeerSink,
     mtu: u16,
     features: u64,
+    regions: Vec<Region>,
+    /// The regions, mapped.
     memory: Option<Arc<GuestMemory>>,
+    log: Option<Arc<DirtyLog>>,
     rings: Vec<Ring>,
     /// What the sink was told last.
     present: bool,
@@ -481,7 +520,9 @@ impl Device {
             sink,
             mtu: spec.mtu,
             features: 0,
+            regions: Vec::new(),
             memory: None,
+            log: None,
             rings: std::iter::repeat_with(Ring::default)
                 .take(2 * spec.pairs)
                 .collect(),
@@ -543,7 +584,12 @@ impl Device {
             mergeable: self.has(feature::MRG_RXBUF),
             legacy: !self.has(feature::MRG_RXBUF | feature::VERSION_1),
         };
-        let ring = Vring::new(Arc::clone(memory), &layout, call).ok_or(Error::InvalidParam)?;
+        let mut ring = Vring::new(Arc::clone(memory), &layout, call).ok_or(Error::InvalidParam)?;
+        if let Some(log) = &self.log
+            && self.has(feature::LOG_ALL)
+        {
+            ring.log_writes(Arc::clone(log), addresses.log);
+        }
         let change = Change::Start {
             index,
             ring: Box::new(ring),
@@ -611,8 +657,29 @@ impl Device {
         }
     }
 
-    /// Replaces the memory under running rings.
-    fn set_memory(&mut self, regions: Vec<Region>) -> Result<()> {
+    /// The place of the region that a front-end speaks of: it is the one that has all but the offset, as the protocol says.
+    fn region_like(&self, one: &VhostUserMemoryRegion) -> Option<usize> {
+        let wanted = (one.guest_phys_addr, one.user_addr, one.memory_size);
+        self.regions
+            .iter()
+            .position(|region| (region.guest, region.user, region.len) == wanted)
+    }
+
+    /// Maps the regions anew, under running rings.
+    fn map_memory(&mut self) -> Result<()> {
+        self.beneath_rings(|device| {
+            // The old mappings go first: the two together may be more than there is room for.
+            device.memory = None;
+            if !device.regions.is_empty() {
+                let memory = GuestMemory::map(&device.regions).map_err(Error::ReqHandlerError)?;
+                device.memory = Some(Arc::new(memory));
+            }
+            Ok(())
+        })
+    }
+
+    /// Changes what running rings rest on: they are taken back for it and run again after it.
+    fn beneath_rings(&mut self, change: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let running: Vec<usize> = (0..self.rings.len())
             .filter(|index| self.rings[*index].running)
             .collect();
@@ -620,9 +687,18 @@ impl Device {
         for index in &running {
             self.halt(*index)?;
         }
-        let memory = GuestMemory::map(regions).map_err(Error::ReqHandlerError)?;
-        self.memory = Some(Arc::new(memory));
+        change(self)?;
         running.into_iter().try_for_each(|index| self.start(index))
+    }
+}
+
+fn region(region: &VhostUserMemoryRegion, file: File) -> Region {
+    Region {
+        guest: region.guest_phys_addr,
+        user: region.user_addr,
+        len: region.memory_size,
+        offset: region.mmap_offset,
+        file,
     }
 }
 
@@ -662,12 +738,20 @@ impl VhostUserBackendReqHandlerMut for Device {
         if features & !OFFERED != 0 {
             return Err(Error::InvalidParam);
         }
-        self.features = features;
-        let enabled = !self.has(feature::PROTOCOL_FEATURES);
-        for ring in &mut self.rings {
-            ring.enabled |= enabled;
+        let set = |device: &mut Self| {
+            device.features = features;
+            let enabled = !device.has(feature::PROTOCOL_FEATURES);
+            for ring in &mut device.rings {
+                ring.enabled |= enabled;
+            }
+            Ok(())
+        };
+        // A migration that begins or ends: the one feature that changes under running rings.
+        if (self.features ^ features) & feature::LOG_ALL != 0 {
+            self.beneath_rings(set)
+        } else {
+            set(self)
         }
-        Ok(())
     }
 
     fn set_mem_table(
@@ -676,18 +760,12 @@ impl VhostUserBackendReqHandlerMut for Device {
         files: Vec<File>,
         _: Option<bool>,
     ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
-        let regions = regions
+        self.regions = regions
             .iter()
             .zip(files)
-            .map(|(region, file)| Region {
-                guest: region.guest_phys_addr,
-                user: region.user_addr,
-                len: region.memory_size,
-                offset: region.mmap_offset,
-                file,
-            })
+            .map(|(one, file)| region(one, file))
             .collect();
-        self.set_memory(regions).map(|()| None)
+        self.map_memory().map(|()| None)
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
@@ -703,11 +781,11 @@ impl VhostUserBackendReqHandlerMut for Device {
     fn set_vring_addr(
         &mut self,
         index: u32,
-        _: VhostUserVringAddrFlags,
+        flags: VhostUserVringAddrFlags,
         descriptor: u64,
         used: u64,
         available: u64,
-        _log: u64,
+        log: u64,
     ) -> Result<()> {
         let (index, _) = self.ring(index)?;
         let running = self.rings[index].running;
@@ -716,6 +794,9 @@ impl VhostUserBackendReqHandlerMut for Device {
             descriptors: descriptor,
             available,
             used,
+            log: flags
+                .contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG)
+                .then_some(log),
         });
         if running { self.start(index) } else { Ok(()) }
     }
@@ -768,6 +849,8 @@ impl VhostUserBackendReqHandlerMut for Device {
         Ok(VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::LOG_SHMFD
             | VhostUserProtocolFeatures::RESET_DEVICE)
     }
 
@@ -827,20 +910,30 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {
-        unsupported()
+        Ok(GuestMemory::MAX_REGIONS as u64)
     }
 
     fn add_mem_region(
         &mut self,
-        _: &VhostUserSingleMemoryRegion,
-        _: File,
+        one: &VhostUserSingleMemoryRegion,
+        file: File,
         _: Option<bool>,
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
-        unsupported()
+        // QEMU adds each region once for each pair of queues, which is once too often.
+        if let Some(place) = self.region_like(one) {
+            self.regions.remove(place);
+        }
+        self.regions.push(region(one, file));
+        self.map_memory().map(|()| None)
     }
 
-    fn remove_mem_region(&mut self, _: &VhostUserSingleMemoryRegion) -> Result<()> {
-        unsupported()
+    fn remove_mem_region(&mut self, one: &VhostUserSingleMemoryRegion) -> Result<()> {
+        // As above: it may be gone already.
+        let Some(place) = self.region_like(one) else {
+            return Ok(());
+        };
+        self.regions.remove(place);
+        self.map_memory()
     }
 
     fn set_device_state_fd(
@@ -860,7 +953,11 @@ impl VhostUserBackendReqHandlerMut for Device {
         unsupported()
     }
 
-    fn set_log_base(&mut self, _: &VhostUserLog, _: File) -> Result<()> {
-        unsupported()
+    fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> Result<()> {
+        let log = DirtyLog::map(&file, log.mmap_offset, log.mmap_size).map_err(Error::ReqHandlerError)?;
+        self.beneath_rings(|device| {
+            device.log = Some(Arc::new(log));
+            Ok(())
+        })
     }
 }

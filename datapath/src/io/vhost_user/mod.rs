@@ -95,38 +95,99 @@ const WAKE: u64 = u64::MAX;
 /// Opens a vhost-user port: its queues, one per worker, and the thread that serves its socket.
 pub fn open(spec: &VhostUserSpec, sink: PeerSink) -> Result<Vec<Box<dyn Queue>>, OpenError> {
     let name = spec.socket.display().to_string();
-    let error = |what| {
-        let name = name.clone();
-        move |source| OpenError::from_system(&name, what, source)
-    };
-    let link = Arc::new(Link::new().map_err(error("making its waker"))?);
-    let mut lanes = Vec::with_capacity(spec.queues);
-    let mut queues: Vec<Box<dyn Queue>> = Vec::with_capacity(spec.queues);
-    for worker in 0..spec.queues {
-        let wake = Arc::new(Waker::new().map_err(error("making its waker"))?);
-        let readiness = Poller::new(1).map_err(error("making its poller"))?;
-        readiness
-            .add(wake.fd(), WAKE)
-            .map_err(error("making its poller"))?;
-        let (sender, changes) = unbounded();
-        lanes.push(device::Lane {
-            changes: sender,
-            wake: Arc::clone(&wake),
-        });
-        let pairs = (worker..spec.pairs).step_by(spec.queues).count();
-        queues.push(Box::new(VhostQueue {
-            link: Arc::clone(&link),
-            changes,
-            wake,
-            readiness,
-            capabilities: Capabilities::default(),
-            pairs: std::iter::repeat_with(Pair::default).take(pairs).collect(),
-            workers: spec.queues,
-            turn: 0,
-        }));
+    let parts =
+        Parts::new(spec).map_err(|source| OpenError::from_system(&name, "making its wakers", source))?;
+    device::spawn(spec, parts.link, parts.lanes, sink)?;
+    Ok(parts
+        .queues
+        .into_iter()
+        .map(|queue| Box::new(queue) as Box<dyn Queue>)
+        .collect())
+}
+
+/// The queues of a port, and what its thread has of them.
+struct Parts {
+    link: Arc<Link>,
+    lanes: Vec<device::Lane>,
+    queues: Vec<VhostQueue>,
+}
+
+impl Parts {
+    fn new(spec: &VhostUserSpec) -> io::Result<Self> {
+        let link = Arc::new(Link::new()?);
+        let mut lanes = Vec::with_capacity(spec.queues);
+        let mut queues = Vec::with_capacity(spec.queues);
+        for worker in 0..spec.queues {
+            let wake = Arc::new(Waker::new()?);
+            let readiness = Poller::new(1)?;
+            readiness.add(wake.fd(), WAKE)?;
+            let (sender, changes) = unbounded();
+            lanes.push(device::Lane {
+                changes: sender,
+                wake: Arc::clone(&wake),
+            });
+            let pairs = (worker..spec.pairs).step_by(spec.queues).count();
+            queues.push(VhostQueue {
+                link: Arc::clone(&link),
+                changes,
+                wake,
+                readiness,
+                capabilities: Capabilities::default(),
+                pairs: std::iter::repeat_with(Pair::default).take(pairs).collect(),
+                workers: spec.queues,
+                turn: 0,
+            });
+        }
+        Ok(Self { link, lanes, queues })
     }
-    device::spawn(spec, link, lanes, sink)?;
-    Ok(queues)
+}
+
+/// Serves one connection to its end, with a worker of its own, as the thread of a port does: for the fuzzer.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn serve_once(
+    spec: &VhostUserSpec,
+    sink: PeerSink,
+    stream: std::os::unix::net::UnixStream,
+) -> String {
+    let parts = Parts::new(spec).expect("a process that fuzzes has descriptors");
+    let workers: Vec<_> = parts
+        .queues
+        .into_iter()
+        .map(|queue| std::thread::spawn(move || work(queue)))
+        .collect();
+    let why = device::serve_once(spec, Arc::clone(&parts.link), parts.lanes, sink, stream);
+    parts.link.close();
+    for worker in workers {
+        worker.join().expect("a worker does not panic");
+    }
+    why
+}
+
+/// What a worker does with a queue: what comes from the guest goes back to it.
+#[cfg(any(test, fuzzing))]
+fn work(mut queue: VhostQueue) {
+    let mut pool = Pool::new(3 * BATCH);
+    let mut batch = Vec::new();
+    while !queue.link.is_closed() {
+        queue.wake();
+        queue
+            .receive(&mut pool, &mut batch)
+            .expect("a broken ring is no error of the queue");
+        let mut outgoing: Vec<Outgoing> = (0..batch.len() as u16)
+            .map(|frame| Outgoing {
+                frame,
+                tag: None,
+                outcome: Ok(()),
+            })
+            .collect();
+        queue.transmit(&mut batch, &mut outgoing);
+        for frame in batch.drain(..) {
+            frame.release(&mut pool);
+        }
+        queue.finish();
+        queue.arm();
+        std::thread::yield_now();
+    }
 }
 
 impl Queue for VhostQueue {

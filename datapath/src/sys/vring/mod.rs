@@ -15,6 +15,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
+use super::dirty::DirtyLog;
 use super::guest::{GuestMemory, Payload, Slice};
 
 /// Octets of `struct virtio_net_hdr_mrg_rxbuf`, which a device of VirtIO 1.0 always uses (5.1.6).
@@ -185,6 +186,13 @@ impl Index {
     }
 }
 
+/// Where to say what was written to the guest's memory, while it is being migrated.
+struct Log {
+    pages: Arc<DirtyLog>,
+    /// The used ring's place in the log, if its writes are to be logged too.
+    used: Option<u64>,
+}
+
 /// One ring.
 pub struct Vring {
     memory: Arc<GuestMemory>,
@@ -200,6 +208,7 @@ pub struct Vring {
     /// Octets of the header in front of each frame.
     header: usize,
     call: Option<File>,
+    log: Option<Log>,
     /// The next available entry to take.
     next_available: Index,
     /// The guest's available index when last looked at.
@@ -247,6 +256,7 @@ impl Vring {
             mergeable: layout.mergeable,
             header: if layout.legacy { LEGACY_HEADER } else { HEADER },
             call,
+            log: None,
             next_available: base,
             seen_available: base,
             next_used: base,
@@ -276,7 +286,32 @@ impl Vring {
 
     /// Whether the guest has taken memory away.
     pub fn is_broken(&self) -> bool {
-        self.memory.is_broken()
+        self.memory.is_broken() || self.log.as_ref().is_some_and(|log| log.pages.is_broken())
+    }
+
+    /// Logs what is written from now on: frames, and the used ring as if it began at the guest address `used`.
+    pub fn log_writes(&mut self, pages: Arc<DirtyLog>, used: Option<u64>) {
+        self.log = Some(Log { pages, used });
+    }
+
+    /// Logs a part of a frame that was written.
+    #[cold]
+    fn log_frame(&self, start: NonNull<u8>, len: usize) {
+        if let Some(log) = &self.log
+            && let Some(guest) = self.memory.guest_address(start)
+        {
+            log.pages.mark(guest, len);
+        }
+    }
+
+    /// Logs the used ring, after a part of it was written.
+    #[inline]
+    fn log_used(&self) {
+        if let Some(log) = &self.log
+            && let Some(used) = log.used
+        {
+            log.pages.mark(used, 6 + 8 * (self.mask as usize + 1));
+        }
     }
 
     /// What tells the guest of used buffers from now on. What it was told before by other means may have been lost: it is told again.
@@ -544,15 +579,19 @@ impl Vring {
         let first = self.descriptor(number);
         // The usual buffer holds the frame whole.
         if first.flags == flag::WRITE && first.len as usize >= len {
-            let place = self.memory.find(first.addr, first.len.into());
+            let start = self.memory.find(first.addr, first.len.into());
+            let start = start.ok_or(Broken::Address)?;
             let mut place = Place {
-                start: place.ok_or(Broken::Address)?,
+                start,
                 left: first.len as usize,
             };
             place.write_header(header, 1, self.header);
             place.write(head);
             for slice in payload.map_or(&[][..], Payload::slices) {
                 place.write_slice(*slice);
+            }
+            if self.log.is_some() {
+                self.log_frame(start, len);
             }
             self.next_available = self.next_available.plus(1);
             self.write_used(number, len as u32);
@@ -607,7 +646,11 @@ impl Vring {
             }
             let mut written = 0;
             self.walk(self.descriptor(number), true, |slice| {
-                written += source.fill(slice);
+                let len = source.fill(slice);
+                if self.log.is_some() {
+                    self.log_frame(slice.start, len);
+                }
+                written += len;
             })?;
             self.next_available = self.next_available.plus(1);
             self.write_used(number, written as u32);
@@ -642,6 +685,7 @@ impl Vring {
         let before = self.published;
         self.used_index().store(self.next_used.get(), Ordering::Release);
         self.published = self.next_used;
+        self.log_used();
         fence(Ordering::SeqCst);
         let wanted = if self.event_index {
             // 2.7.7.2: the index passed the one asked for.
@@ -676,6 +720,7 @@ impl Vring {
         } else {
             self.set_used_flags(0);
         }
+        self.log_used();
         fence(Ordering::SeqCst);
         // A broken ring is for the next fetch to find.
         self.waiting().map_or(true, |waiting| waiting > 0)
@@ -685,6 +730,7 @@ impl Vring {
     pub fn disarm(&mut self) {
         if !self.event_index {
             self.set_used_flags(NO_NOTIFY);
+            self.log_used();
         }
         // With an event index the guest tells once, when it passes the index that was asked for last.
     }

@@ -62,7 +62,7 @@ impl Driver {
             offset: 0,
             file: self.file.try_clone().unwrap(),
         };
-        Arc::new(GuestMemory::map(vec![region]).unwrap())
+        Arc::new(GuestMemory::map(&[region]).unwrap())
     }
 
     fn layout(&self, mergeable: bool) -> Layout {
