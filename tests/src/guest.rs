@@ -400,16 +400,21 @@ impl Guest {
 }
 
 /// The directory with `vmlinuz` and `initramfs`, made on first use.
-fn image() -> &'static Path {
+///
+/// # Panics
+/// If it cannot be made.
+pub fn image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
-        // The test program is target/PROFILE/deps/NAME.
+        // A test program is target/PROFILE/deps/NAME, any other target/PROFILE/NAME.
         let program = std::env::current_exe().expect("a program knows its path");
-        let target = program
-            .ancestors()
-            .nth(3)
-            .expect("it lies in target/PROFILE/deps")
-            .to_owned();
+        let directory = program.parent().expect("it lies in a directory");
+        let profile = if directory.ends_with("deps") {
+            directory.parent().expect("it lies in a profile's directory")
+        } else {
+            directory
+        };
+        let target = profile.parent().expect("it lies in target").to_owned();
         // Another recipe makes another image.
         let mut recipe = DefaultHasher::new();
         (MODULES, INIT).hash(&mut recipe);

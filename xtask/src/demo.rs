@@ -161,12 +161,12 @@ pub fn binaries() -> Result<(String, PathBuf)> {
 
 const SUMMARY: &str = "summary.json";
 
-fn write_summary(dir: &Path, steps: &Steps) -> Result<()> {
+pub(crate) fn write_summary(dir: &Path, steps: &Steps) -> Result<()> {
     let summary = serde_json::json!({ "passed": steps.passed(), "failed": steps.failed() });
     fs::write(dir.join(SUMMARY), summary.to_string()).context("cannot write the summary")
 }
 
-fn read_summary(dir: &Path) -> Option<(usize, Vec<String>)> {
+pub(crate) fn read_summary(dir: &Path) -> Option<(usize, Vec<String>)> {
     let text = fs::read_to_string(dir.join(SUMMARY)).ok()?;
     let summary: Value = serde_json::from_str(&text).ok()?;
     let passed = summary["passed"].as_u64()?.try_into().ok()?;

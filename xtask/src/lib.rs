@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod demo;
 pub mod fuzz;
+pub mod guests;
 pub mod guide;
 pub mod host;
 pub mod packages;

@@ -20,7 +20,12 @@ enum Task {
         /// Keep the switch running at the end, to look around
         #[arg(long)]
         keep: bool,
+        /// Two real virtual machines on vhost-user ports instead: QEMU in software, no KVM needed
+        #[arg(long, conflicts_with = "keep")]
+        guests: bool,
     },
+    #[command(hide = true)]
+    DemoGuestsInside { dir: PathBuf },
     #[command(hide = true)]
     DemoInside {
         dir: PathBuf,
@@ -58,7 +63,9 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
-        Task::Demo { keep } => xtask::demo::run(keep),
+        Task::Demo { guests: true, .. } => xtask::guests::run(),
+        Task::Demo { keep, .. } => xtask::demo::run(keep),
+        Task::DemoGuestsInside { dir } => xtask::guests::inside(&dir),
         Task::DemoInside { dir, bin, keep } => xtask::demo::inside(&dir, &bin, keep),
         Task::Test { only } => xtask::test::run(only.as_deref()),
         Task::Guide { check, all } => xtask::guide::run(check, all),

@@ -32,6 +32,13 @@ pub const DEMO: &[Tool] = &[
     tool("unshare", "util-linux"),
 ];
 
+/// What the demo with guests calls beyond the demo.
+pub const GUESTS: &[Tool] = &[
+    tool("busybox", "busybox-static"),
+    tool("cpio", "cpio"),
+    tool("qemu-system-x86_64", "qemu-system-x86"),
+];
+
 /// What the tests call beyond the demo.
 pub const TEST: &[Tool] = &[
     tool("bridge", "iproute2"),

@@ -214,7 +214,7 @@ const ATTACKS: &[Attack] = &[
     ("broke the protocol", |path| {
         // More descriptors than the message has places for.
         let guest = FrontEnd::connect(path);
-        guest.try_send(request::SET_OWNER, 1, &[], &[guest.file(); 40]);
+        assert!(guest.try_send(request::SET_OWNER, 1, &[], &[guest.file(); 40]));
         guest
     }),
     ("broke the protocol", |path| {

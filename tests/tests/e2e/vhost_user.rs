@@ -256,8 +256,9 @@ fn guests_outlive_the_switch() {
     let (station, line) = station(&lab);
     let neighbour = lab.namespace("neighbour");
     let neighbours = format!(
-        "      neighbour: {{ port-group: web, tap: eth0, netns: {}, persistent: true }}\n",
-        neighbour.name()
+        "      neighbour: {{ port-group: web, tap: eth0, netns: {}, persistent: true, mac: \"{}\" }}\n",
+        neighbour.name(),
+        mac(4)
     );
     let ports = [
         Port::new(&lab, "vm1", 1, Listens::Qemu, 1),
@@ -273,7 +274,7 @@ fn guests_outlive_the_switch() {
     one.sh("ping -c 1 10.0.0.3");
     // A TAP without a switch has no carrier, and the kernel forgets whom it knew behind it. It asks as soon as the switch is back, when the
     // guests may not be, and then not for a second: which would be all that could be measured.
-    for (host, mac) in [(2, ports[0].mac), (3, ports[1].mac)] {
+    for (host, mac) in [(2, ports[0].mac), (3, ports[1].mac), (4, mac(4))] {
         let (address, mac) = (format!("10.0.0.{host}"), mac.to_string());
         station.ok(&[
             "ip",
