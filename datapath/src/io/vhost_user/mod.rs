@@ -16,6 +16,7 @@
 //! (`sys::guest`).
 
 mod device;
+mod handover;
 
 use std::fs::File;
 use std::io;
@@ -37,6 +38,7 @@ use crate::sys::poll::{Poller, Waker};
 use crate::sys::vring::{Broken, Given, Header, Vring};
 
 use device::Link;
+use handover::{Handover, Parcel, Refused};
 
 /// What the device's thread asks of a worker's queue.
 enum Change {
@@ -83,8 +85,13 @@ struct VhostQueue {
     capabilities: Capabilities,
     /// Pairs of this worker.
     pairs: Vec<Pair>,
-    /// How many workers share the device's pairs.
+    /// How many workers share the device's pairs, and which this one is.
     workers: usize,
+    worker: usize,
+    /// The way to the guest if this worker has no ring there.
+    handover: Arc<Handover>,
+    /// A frame of another worker's for which the guest had no buffer.
+    held: Option<Parcel>,
     /// The pair that is asked first in the next round.
     turn: usize,
 }
@@ -115,10 +122,13 @@ struct Parts {
 impl Parts {
     fn new(spec: &VhostUserSpec) -> io::Result<Self> {
         let link = Arc::new(Link::new()?);
+        let wakes: Vec<Arc<Waker>> = (0..spec.queues)
+            .map(|_| Waker::new().map(Arc::new))
+            .collect::<io::Result<_>>()?;
+        let handover = Arc::new(Handover::new(wakes.iter().map(Arc::clone)));
         let mut lanes = Vec::with_capacity(spec.queues);
         let mut queues = Vec::with_capacity(spec.queues);
-        for worker in 0..spec.queues {
-            let wake = Arc::new(Waker::new()?);
+        for (worker, wake) in wakes.into_iter().enumerate() {
             let readiness = Poller::new(1)?;
             readiness.add(wake.fd(), WAKE)?;
             let (sender, changes) = unbounded();
@@ -135,6 +145,9 @@ impl Parts {
                 capabilities: Capabilities::default(),
                 pairs: std::iter::repeat_with(Pair::default).take(pairs).collect(),
                 workers: spec.queues,
+                worker,
+                handover: Arc::clone(&handover),
+                held: None,
                 turn: 0,
             });
         }
@@ -233,9 +246,8 @@ impl Queue for VhostQueue {
             }
         }
         if active == 0 {
-            for item in outgoing {
-                item.outcome = failure(DropReason::TxPortDown);
-            }
+            self.tell_serving();
+            self.hand_over(batch, outgoing);
         }
     }
 
@@ -256,6 +268,7 @@ impl Queue for VhostQueue {
         while let Ok(change) = self.changes.try_recv() {
             self.change(change);
         }
+        self.give_parcels();
         let mut any = false;
         for running in self.pairs.iter_mut().filter_map(|pair| pair.from_guest.as_mut()) {
             if let Some(kick) = &running.kick {
@@ -280,11 +293,68 @@ impl Queue for VhostQueue {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.capabilities
+        // What is handed over has to fit a parcel.
+        if self.pairs.iter().any(|pair| pair.to_guest.is_some()) {
+            self.capabilities
+        } else {
+            Capabilities::default()
+        }
     }
 }
 
 impl VhostQueue {
+    /// Sends by another worker's ring.
+    fn hand_over(&self, batch: &[Frame], outgoing: &mut [Outgoing]) {
+        for item in outgoing {
+            let frame = &batch[usize::from(item.frame)];
+            item.outcome = match self.handover.send(self.worker, header_of(frame), frame) {
+                Ok(()) => Ok(()),
+                Err(Refused::NoRing) => failure(DropReason::TxPortDown),
+                Err(Refused::Full) => failure(DropReason::TxQueueFull),
+                Err(Refused::TooLong) => failure(DropReason::TxError),
+            };
+        }
+        self.handover.wake();
+    }
+
+    /// Gives the guest what other workers have for it, until it has no buffer: their next frame brings us here again.
+    fn give_parcels(&mut self) {
+        let mut place = self.pairs.iter_mut().find(|pair| pair.to_guest.is_some());
+        while let Some(parcel) = self.held.take().or_else(|| self.handover.receive(self.worker)) {
+            if let Some(pair) = &mut place
+                && let Some(running) = &mut pair.to_guest
+            {
+                match running.ring.give(parcel.header, parcel.bytes(), None) {
+                    Ok(Given::Full) => {
+                        self.held = Some(parcel);
+                        break;
+                    }
+                    // Too long for a guest without mergeable buffers and with short ones, which it cannot have been told.
+                    Ok(Given::Sent | Given::TooLong) => {}
+                    Err(broken) => {
+                        self.link.fail(broken);
+                        pair.to_guest = None;
+                    }
+                }
+            }
+            self.handover.release(parcel);
+        }
+        if let Some(Pair {
+            to_guest: Some(running),
+            ..
+        }) = place
+        {
+            running.ring.publish();
+        }
+        self.tell_serving();
+    }
+
+    /// Says to the other workers whether they may hand frames over to this one.
+    fn tell_serving(&self) {
+        let serves = self.pairs.iter().any(|pair| pair.to_guest.is_some());
+        self.handover.serve(self.worker, serves);
+    }
+
     fn change(&mut self, change: Change) {
         match change {
             Change::Start {
@@ -471,12 +541,7 @@ fn transmit(
             item.outcome = failure(DropReason::TxQueueFull);
             continue;
         }
-        let (front, checksum_offset) = frame.offload.encode_words();
-        let header = Header {
-            front,
-            checksum_offset,
-        };
-        match ring.give(header, frame.bytes(), frame.payload())? {
+        match ring.give(header_of(frame), frame.bytes(), frame.payload())? {
             Given::Sent => {}
             Given::Full => {
                 full = true;
@@ -487,6 +552,15 @@ fn transmit(
     }
     ring.publish();
     Ok(())
+}
+
+#[inline]
+fn header_of(frame: &Frame) -> Header {
+    let (front, checksum_offset) = frame.offload.encode_words();
+    Header {
+        front,
+        checksum_offset,
+    }
 }
 
 fn failure(reason: DropReason) -> Result<(), SendFailure> {
