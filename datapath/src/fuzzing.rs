@@ -12,7 +12,7 @@ use crate::io::peer::{PeerSink, SocketMode, VhostUserSpec};
 use crate::io::vhost_user;
 use crate::sys::guest::{GuestMemory, Payload, Region};
 use crate::sys::unix;
-use crate::sys::vring::{HEADER, Layout, Vring};
+use crate::sys::vring::{Header, Layout, Vring};
 
 /// Where the guest believes its memory to be, and where its hypervisor has it.
 const GUEST: u64 = 0x1_0000;
@@ -150,6 +150,10 @@ pub fn ring(octets: &[u8]) {
     const AVAILABLE: u64 = 0x1000;
     const USED: u64 = 0x1800;
     const TABLE: u64 = 0x2000;
+    const HEADER: Header = Header {
+        front: 0,
+        checksum_offset: 0,
+    };
     let mut input = Input(octets);
     let Ok(file) = unix::memory(MEMORY + 2 * GUARD) else {
         return;
@@ -217,7 +221,7 @@ pub fn ring(octets: &[u8]) {
                     let room = usize::from(input.byte());
                     let taken = from.copy(index, &mut chunk[..room], Some(&mut payload))?;
                     assert!(taken.copied <= room && taken.copied <= taken.len);
-                    to.give(&mut [0; HEADER], &chunk[..taken.copied], Some(&payload))?;
+                    to.give(HEADER, &chunk[..taken.copied], Some(&payload))?;
                 }
                 from.take(count);
                 from.use_taken();
@@ -226,7 +230,7 @@ pub fn ring(octets: &[u8]) {
             }),
             1 => {
                 let len = usize::from(input.word()) % chunk.len();
-                to.give(&mut [0; HEADER], &chunk[..len], None).map(drop)
+                to.give(HEADER, &chunk[..len], None).map(drop)
             }
             2 => {
                 to.prefetch(usize::from(input.byte()));

@@ -377,12 +377,7 @@ impl Thread {
                 break Error::Disconnected;
             }
             match next() {
-                Ok(()) => {}
-                // More descriptors than any message has: they are closed, and the header that came with them is lost.
-                Err(Error::SocketRetry(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    break Error::IncorrectFds;
-                }
-                Err(Error::SocketRetry(_)) => {}
+                Ok(()) | Err(Error::SocketRetry(_)) => {}
                 // Something that the device never offered. The connection is whole.
                 Err(error @ Error::InvalidOperation(_)) => {
                     tracing::debug!(socket = %self.spec.socket.display(), %error, "a vhost-user message was refused");

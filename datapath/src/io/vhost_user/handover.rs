@@ -14,6 +14,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::frame::Frame;
 use crate::io::BATCH;
+use crate::sys::guest::Payload;
 use crate::sys::poll::Waker;
 use crate::sys::vring::Header;
 
@@ -114,7 +115,7 @@ impl Handover {
             free
         });
         let head = frame.bytes();
-        let len = head.len() + frame.payload().map_or(0, |payload| payload.len());
+        let len = head.len() + frame.payload().map_or(0, Payload::len);
         if len > LONGEST {
             return Err(Refused::TooLong);
         }
