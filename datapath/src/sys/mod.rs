@@ -3,8 +3,8 @@
 
 pub mod bpf;
 pub mod cpu;
-pub mod ethtool;
 pub mod dirty;
+pub mod ethtool;
 pub mod eventfd;
 pub mod guest;
 mod mapping;

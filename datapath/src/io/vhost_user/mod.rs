@@ -1,6 +1,6 @@
 //! vhost-user ports: the network device of a virtual machine whose memory the switch shares.
 //!
-//! Two parts. The [`device`] is a thread per port that speaks the protocol with the hypervisor: features, memory, where the rings are.
+//! Two parts. The [`mod@thread`] of a port speaks the protocol with the hypervisor, by a [`device`]: features, memory, where the rings are.
 //! The [`VhostQueue`]s are the rings at work, one value per worker. Rings go from the thread to the worker and back as [`Change`]s through a
 //! channel, and the worker is woken for them as for frames; it never waits for the thread, while the thread waits for the worker to let a ring go before
 //! it tells the hypervisor so.
@@ -17,6 +17,7 @@
 
 mod device;
 mod handover;
+mod thread;
 
 use std::fs::File;
 use std::io;
@@ -37,8 +38,8 @@ use crate::sys::eventfd;
 use crate::sys::poll::{Poller, Waker};
 use crate::sys::vring::{Broken, Given, Header, Vring};
 
-use device::Link;
 use handover::{Handover, Parcel, Refused};
+use thread::Link;
 
 /// What the device's thread asks of a worker's queue.
 enum Change {
@@ -104,7 +105,7 @@ pub fn open(spec: &VhostUserSpec, sink: PeerSink) -> Result<Vec<Box<dyn Queue>>,
     let name = spec.socket.display().to_string();
     let parts =
         Parts::new(spec).map_err(|source| OpenError::from_system(&name, "making its wakers", source))?;
-    device::spawn(spec, parts.link, parts.lanes, sink)?;
+    thread::spawn(spec, parts.link, parts.lanes, sink)?;
     Ok(parts
         .queues
         .into_iter()
@@ -115,7 +116,7 @@ pub fn open(spec: &VhostUserSpec, sink: PeerSink) -> Result<Vec<Box<dyn Queue>>,
 /// The queues of a port, and what its thread has of them.
 struct Parts {
     link: Arc<Link>,
-    lanes: Vec<device::Lane>,
+    lanes: Vec<thread::Lane>,
     queues: Vec<VhostQueue>,
 }
 
@@ -132,7 +133,7 @@ impl Parts {
             let readiness = Poller::new(1)?;
             readiness.add(wake.fd(), WAKE)?;
             let (sender, changes) = unbounded();
-            lanes.push(device::Lane {
+            lanes.push(thread::Lane {
                 changes: sender,
                 wake: Arc::clone(&wake),
             });
@@ -168,7 +169,7 @@ pub(crate) fn serve_once(
         .into_iter()
         .map(|queue| std::thread::spawn(move || work(queue)))
         .collect();
-    let why = device::serve_once(spec, Arc::clone(&parts.link), parts.lanes, sink, stream);
+    let why = thread::serve_once(spec, Arc::clone(&parts.link), parts.lanes, sink, stream);
     parts.link.close();
     for worker in workers {
         worker.join().expect("a worker does not panic");
