@@ -191,6 +191,7 @@ fn work(mut queue: VhostQueue) {
             .map(|frame| Outgoing {
                 frame,
                 tag: None,
+                sole: true,
                 outcome: Ok(()),
             })
             .collect();
