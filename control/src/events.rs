@@ -41,6 +41,8 @@ pub enum Kind {
     PortDown,
     /// A MAC address moved to another port.
     MacMoved,
+    /// A queue of a port is served by another worker from now on.
+    QueueMoved,
     /// Sending to a port fails.
     SendFailed,
     /// Events were lost because there were too many.
@@ -61,6 +63,7 @@ impl Kind {
             Self::PortUp => "port-up",
             Self::PortDown => "port-down",
             Self::MacMoved => "mac-moved",
+            Self::QueueMoved => "queue-moved",
             Self::SendFailed => "send-failed",
             Self::Lost => "lost",
         }

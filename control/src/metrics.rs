@@ -26,6 +26,8 @@ pub struct PortSample {
     pub up: bool,
     /// Its counters.
     pub stats: PortStats,
+    /// The worker of each of its queues.
+    pub queues: Vec<usize>,
 }
 
 /// The MAC table of a switch as it is now.
@@ -112,6 +114,7 @@ struct Family {
 const PORT: &[&str] = &["switch", "group", "port"];
 const PORT_TYPE: &[&str] = &["switch", "group", "port", "type"];
 const PORT_REASON: &[&str] = &["switch", "group", "port", "reason"];
+const PORT_QUEUE: &[&str] = &["switch", "group", "port", "queue"];
 const SWITCH: &[&str] = &["switch"];
 const WORKER: &[&str] = &["worker"];
 
@@ -143,6 +146,8 @@ families! {
         "Whether the port carries frames (1) or not (0).";
     QUEUE_DEPTH: GAUGE "vswitch_port_receive_queue_depth" PORT,
         "Frames that waited when the port was last served, at most one batch per worker.";
+    QUEUE_WORKER: GAUGE "vswitch_port_queue_worker" PORT_QUEUE,
+        "Number of the worker that serves a queue of the port.";
     MAC_ENTRIES: GAUGE "vswitch_mac_table_entries" SWITCH,
         "Entries in the MAC table, static ones included.";
     MAC_CAPACITY: GAUGE "vswitch_mac_table_capacity" SWITCH,
@@ -163,6 +168,8 @@ families! {
         "Frames in a batch.";
     FLOOD_COPIES: COUNTER "vswitch_worker_flood_copies_total" WORKER,
         "Copies beyond the first that floods made.";
+    HANDED_OVER: COUNTER "vswitch_worker_handed_over_frames_total" WORKER,
+        "Frames handed over to other workers, which own the queue to send them by.";
     RESTARTS: COUNTER "vswitch_worker_restarts_total" WORKER,
         "Times that the worker was restarted after an internal error.";
     GENERATION: GAUGE "vswitch_config_generation" &[],
@@ -227,6 +234,7 @@ impl Collector for SwitchCollector {
             out.number(WORKER_BUSY, &labels, seconds(worker.busy_nanos));
             out.number(WORKER_TIME, &labels, seconds(worker.total_nanos));
             out.number(FLOOD_COPIES, &labels, worker.flood_copies as f64);
+            out.number(HANDED_OVER, &labels, worker.handed_over as f64);
             out.number(RESTARTS, &labels, worker.restarts as f64);
             out.add(BATCH_SIZE, &labels, |metric| {
                 metric.set_histogram(batch_sizes(worker));
@@ -269,6 +277,11 @@ fn port_metrics(out: &mut Families, port: &PortSample) {
     out.number(KERNEL_DROPS, &labels, stats.kernel_drops as f64);
     out.number(PORT_UP, &labels, f64::from(u8::from(port.up)));
     out.number(QUEUE_DEPTH, &labels, stats.queue_depth as f64);
+    for (queue, worker) in port.queues.iter().enumerate() {
+        let queue = queue.to_string();
+        let labels = [labels[0], labels[1], labels[2], queue.as_str()];
+        out.number(QUEUE_WORKER, &labels, *worker as f64);
+    }
 }
 
 fn seconds(nanos: u64) -> f64 {
@@ -358,6 +371,7 @@ mod tests {
                 group: "web".into(),
                 port: "vm\"1".into(),
                 up: true,
+                queues: vec![0, 3],
                 stats: PortStats {
                     receive,
                     transmit: DirectionStats::default(),
@@ -380,6 +394,7 @@ mod tests {
                 batches: [1, 2, 0, 0, 0, 0, 4],
                 frames: 200,
                 flood_copies: 0,
+                handed_over: 8,
                 restarts: 0,
             }],
             generation: 3,
@@ -406,6 +421,8 @@ mod tests {
             r#"vswitch_worker_batch_size_bucket{worker="0",le="2"} 3"#,
             r#"vswitch_worker_batch_size_bucket{worker="0",le="+Inf"} 7"#,
             r#"vswitch_worker_batch_size_sum{worker="0"} 200"#,
+            r#"vswitch_worker_handed_over_frames_total{worker="0"} 8"#,
+            r#"vswitch_port_queue_worker{switch="vs0",group="web",port="vm\"1",queue="1"} 3"#,
             r#"vswitch_config_generation 3"#,
             r#"vswitch_apply_total{result="refused"} 0"#,
         ] {

@@ -9,6 +9,7 @@ use control::config::model::{
 };
 use control::config::units::{
     Ageing, Core, MacCount, Mtu, Name, QueuePairs, StationMac, TableSize, VlanId, VlanRange, WorkerCount,
+    WorkerNumber,
 };
 use control::config::{diff, schema, text};
 use proptest::prelude::*;
@@ -439,6 +440,9 @@ fn port() -> impl Strategy<Value = Port> {
                 netns,
                 driver,
                 offloads,
+                // As good as any others.
+                worker: queues.map(|pairs| WorkerNumber::new(pairs.get() - 1).unwrap()),
+                workers: isolated.map(|_| vec![WorkerNumber::new(7).unwrap()]),
                 static_macs,
                 vlan: over.0,
                 security: over.1,

@@ -524,6 +524,48 @@ fn workers_are_counted_or_pinned() {
 }
 
 #[test]
+fn a_port_names_its_workers() {
+    let with = |workers: &str, keys: &str| {
+        format!(
+            "version: 1\n{workers}switches:\n  vs0:\n    port-groups: {{ web: {{}} }}\n    ports:\n      a: {{ port-group: web, tap: a{keys} }}\n"
+        )
+    };
+    let pinned = |text: String| text::load(&text).unwrap().port("a").unwrap().workers.clone();
+    let two = "workers: { count: 2 }\n";
+    assert!(pinned(with(two, "")).is_empty());
+    assert_eq!(pinned(with(two, ", worker: 1")), [1]);
+    assert_eq!(pinned(with(two, ", workers: [1, 0]")), [1, 0]);
+    // How many there are is not known before the start.
+    assert_eq!(pinned(with("", ", worker: 63")), [63]);
+    let said = |text: String| {
+        let problems = text::load(&text).unwrap_err();
+        problems
+            .iter()
+            .map(|problem| problem.message.clone())
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    for (keys, want) in [
+        (", worker: 2", "there is no worker 2: 2 run, numbered from 0"),
+        (
+            ", workers: [0, 5]",
+            "there is no worker 5: 2 run, numbered from 0",
+        ),
+        (", workers: [0, 0]", "worker 0 is named twice"),
+        (
+            ", workers: []",
+            "no worker is named; leave the key out to let the switch choose",
+        ),
+        (
+            ", worker: 0, workers: [1]",
+            "`worker` and `workers` exclude each other",
+        ),
+    ] {
+        assert_eq!(said(with(two, keys)), want, "{keys}");
+    }
+}
+
+#[test]
 fn an_error_that_follows_from_another_is_not_told() {
     // The group is there, though it is wrong; the device too, though its name is.
     check(
@@ -609,7 +651,7 @@ fn a_changed_value_is_judged_without_a_text() {
     assert_eq!(
         lines(&text::load_value(&value).unwrap_err()),
         [
-            "0:0 switches.vs0.ports.b.mtu: unknown key `mtu` | known keys: port-group, tap, device, vhost-user, stream, mac, enabled, persistent, netns, driver, offloads, mode and 7 more",
+            "0:0 switches.vs0.ports.b.mtu: unknown key `mtu` | known keys: port-group, tap, device, vhost-user, stream, mac, enabled, persistent, netns, driver, offloads, mode and 9 more",
             "0:0 switches.vs0.ports.b.port-group: there is no port group `wbe` in the switch `vs0` | did you mean `web`?",
         ]
     );

@@ -6,7 +6,7 @@ use switch_core::offload::Offload;
 use switch_core::verdict::DropReason;
 use switch_core::vid::Tag;
 
-use crate::pool::{Chunk, HEADROOM, Pool};
+use crate::pool::{Chunk, HEAD, HEADROOM, Pool};
 use crate::sys::guest::Payload;
 
 const ADDRESSES: usize = 12;
@@ -38,6 +38,8 @@ pub struct Frame {
     /// Why the frame must not go on, found while it was received.
     pub fault: Option<DropReason>,
     tag: Option<Tag>,
+    /// The worker whose pool the chunk belongs to, if that is not the one that has the frame.
+    home: Option<u16>,
 }
 
 impl Frame {
@@ -53,7 +55,51 @@ impl Frame {
             offload: Offload::default(),
             fault: None,
             tag: None,
+            home: None,
         }
+    }
+
+    /// A frame like this one in a chunk of its own, whole. `None` if no chunk is free.
+    pub(crate) fn copy(&self, pool: &mut Pool) -> Option<Self> {
+        let mut chunk = if self.len() <= HEAD {
+            pool.take_small()
+        } else {
+            pool.take()
+        }?;
+        let end = HEADROOM + self.len;
+        chunk[HEADROOM..end].copy_from_slice(self.bytes());
+        let rest = self
+            .payload()
+            .map_or(0, |payload| payload.copy_to(&mut chunk[end..]));
+        Some(Self {
+            chunk,
+            start: HEADROOM,
+            len: self.len + rest,
+            payload: None,
+            offload: self.offload,
+            fault: self.fault,
+            tag: self.tag,
+            home: None,
+        })
+    }
+
+    /// The worker whose pool the chunk belongs to, if it is another one's.
+    #[inline]
+    pub(crate) fn home(&self) -> Option<u16> {
+        self.home
+    }
+
+    /// Says whose pool the chunk belongs to. The frame is whole: a payload never leaves its worker.
+    #[inline]
+    pub(crate) fn set_home(&mut self, worker: u16) {
+        debug_assert!(self.payload.is_none(), "gathered before");
+        self.home = Some(worker);
+    }
+
+    /// The chunk alone.
+    #[inline]
+    pub(crate) fn into_chunk(self) -> Chunk {
+        self.chunk
     }
 
     /// Adds octets that lie in a guest's memory behind those in the chunk.
@@ -77,8 +123,12 @@ impl Frame {
 
     #[cold]
     fn gather_payload(&mut self, pool: &mut Pool) -> bool {
-        let (Some(mut chunk), Some(payload)) = (pool.take(), self.payload.take()) else {
+        let Some(mut chunk) = pool.take() else {
             return false;
+        };
+        let Some(payload) = self.payload.take() else {
+            pool.give(chunk);
+            return true;
         };
         let head = HEADROOM + self.len;
         chunk[HEADROOM..head].copy_from_slice(self.bytes());

@@ -4,7 +4,9 @@
 //! snapshots ([`Datapath::publish`]). A worker runs every frame to completion: receive, decide
 //! ([`switch_core::pipeline::forward`]), send. The only `unsafe` code is in `sys`.
 
+mod assign;
 mod capture;
+mod closer;
 mod events;
 pub mod frame;
 #[cfg(any(test, fuzzing))]
@@ -18,23 +20,30 @@ mod sys;
 mod worker;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Sender, bounded, unbounded};
+use crossbeam::utils::CachePadded;
 use switch_core::id::PortId;
 use switch_core::snapshot::Snapshot;
 use switch_core::time::Timestamp;
 
 pub use capture::{Capture, CaptureFilter, Captured, Seen};
+pub use closer::Closing;
 pub use events::Event;
-pub use stats::{BATCH_BUCKETS, DirectionStats, PortStats, WorkerStats};
+pub use stats::{BATCH_BUCKETS, DirectionStats, PortStats, QueueStats, WorkerStats};
 
+use assign::{Balance, Measured};
 use capture::Captures;
+use closer::Closer;
 use events::Events;
-use stats::{PortCounters, WorkerCounters};
+use stats::{PortCounters, QueueCounters, WorkerCounters};
 use sys::poll::Waker;
+use worker::lanes::Lanes;
+use worker::queues::{Arrival, Layout};
 use worker::{Command, Worker};
 
 /// How many workers, and where.
@@ -44,6 +53,17 @@ pub struct Options {
     pub workers: usize,
     /// Core of each worker; empty: not pinned.
     pub cores: Vec<usize>,
+}
+
+/// Which workers serve a port's queues.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// Spread over the workers, and moved between them as their load asks for.
+    #[default]
+    Automatic,
+    /// Queue by queue these workers, and from the first again if there are more queues. A number that no worker has stands for the
+    /// remainder by the number of workers.
+    Pinned(Vec<usize>),
 }
 
 /// The datapath cannot start.
@@ -82,6 +102,9 @@ pub(crate) struct Shared {
 pub(crate) struct WorkerShared {
     waker: Waker,
     counters: WorkerCounters,
+    /// The worker has looked for frames in vain and wants to be woken. Read once per batch by those who hand frames over, so it shares its line
+    /// with nothing that is written for each frame.
+    sleeping: CachePadded<AtomicBool>,
 }
 
 impl Shared {
@@ -96,19 +119,51 @@ struct Handle {
     thread: JoinHandle<()>,
 }
 
+/// What the control plane knows of a port.
+struct PortControl {
+    /// One per worker.
+    counters: Box<[Arc<PortCounters>]>,
+    /// While it is attached.
+    queues: Vec<QueueControl>,
+    pinned: bool,
+}
+
+struct QueueControl {
+    worker: u16,
+    load: Arc<QueueCounters>,
+    /// As last measured.
+    work: u64,
+}
+
 /// What only the control plane sees.
 struct Control {
     snapshot: Arc<Snapshot>,
-    /// One per worker.
-    counters: HashMap<PortId, Box<[Arc<PortCounters>]>>,
+    ports: HashMap<PortId, PortControl>,
+    balance: Balance<(PortId, u16)>,
+    /// As last measured: when, and how long each worker had been busy, nanoseconds.
+    measured: (u64, Vec<u64>),
+}
+
+impl Control {
+    /// What the queues of each worker but those of one port are expected to cost.
+    fn loads(&self, workers: usize, but: PortId) -> Vec<u64> {
+        let others = self.ports.iter().filter(|(port, _)| **port != but);
+        let queues = others.flat_map(|(_, port)| port.queues.iter().enumerate());
+        assign::loads(workers, queues.map(|(number, queue)| (number, queue.worker)))
+    }
 }
 
 /// The running datapath. All methods may be called from any thread; none is on a frame's way, and some wait for the
 /// workers, for the length of a batch. Dropping it stops the workers and closes all ports.
+///
+/// Locks: `changes` is held by one change of the workers' queues or snapshot at a time, while it waits for them; `control` for a few
+/// instructions, never while something is waited for, so that counters can be read at any time.
 pub struct Datapath {
     shared: Arc<Shared>,
     handles: Vec<Handle>,
+    changes: Mutex<()>,
     control: Mutex<Control>,
+    closer: Closer,
 }
 
 impl Datapath {
@@ -122,6 +177,7 @@ impl Datapath {
                 Ok(WorkerShared {
                     waker,
                     counters: WorkerCounters::default(),
+                    sleeping: CachePadded::default(),
                 })
             })
             .collect::<Result<_, _>>()?;
@@ -134,14 +190,19 @@ impl Datapath {
         let mut datapath = Self {
             shared: Arc::clone(&shared),
             handles: Vec::with_capacity(count),
+            changes: Mutex::default(),
             control: Mutex::new(Control {
                 snapshot: Arc::new(Snapshot::empty()),
-                counters: HashMap::new(),
+                ports: HashMap::new(),
+                balance: Balance::default(),
+                measured: (0, vec![0; count]),
             }),
+            closer: Closer::default(),
         };
-        for index in 0..count {
+        for (index, lanes) in Lanes::connect(count).into_iter().enumerate() {
             let (commands, receiver) = unbounded();
-            let worker = Worker::new(index, Arc::clone(&shared), receiver).map_err(spawn_error(index))?;
+            let worker =
+                Worker::new(index, Arc::clone(&shared), receiver, lanes).map_err(spawn_error(index))?;
             let core = options.cores.get(index).copied();
             let (pinned, answer) = bounded(1);
             let thread = std::thread::Builder::new()
@@ -168,7 +229,7 @@ impl Datapath {
         Ok(datapath)
     }
 
-    /// How many workers run: the number of queues that [`Datapath::attach`] wants.
+    /// How many workers run.
     pub fn workers(&self) -> usize {
         self.handles.len()
     }
@@ -189,70 +250,273 @@ impl Datapath {
         self.shared.workers[worker].waker.wake();
     }
 
-    /// Hands a port's queues to the workers, one each. The port carries frames once a published snapshot has it.
-    /// Queues that were there before are replaced and closed.
-    ///
-    /// # Panics
-    /// If there are not as many queues as workers.
-    pub fn attach(&self, port: PortId, queues: Vec<Box<dyn io::Queue>>) {
-        assert_eq!(queues.len(), self.workers(), "one queue per worker");
-        let mut control = self.control();
-        let counters = control
-            .counters
-            .entry(port)
-            .or_insert_with(|| (0..self.workers()).map(|_| Arc::default()).collect());
-        let (done, old) = unbounded();
-        for (worker, (queue, counters)) in queues.into_iter().zip(counters.iter()).enumerate() {
-            let (counters, done) = (Arc::clone(counters), done.clone());
-            self.command(
-                worker,
-                Command::Attach {
-                    port,
-                    queue,
-                    counters,
-                    done,
-                },
-            );
+    /// The right to change what the workers have. Held while they are waited for.
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has every worker carry out a command and waits until all have.
+    fn command_all(&self, command: impl Fn(usize, Sender<()>) -> Option<Command>) {
+        let (done, finished) = unbounded();
+        for worker in 0..self.workers() {
+            if let Some(command) = command(worker, done.clone()) {
+                self.command(worker, command);
+            }
         }
         drop(done);
-        drop(control);
-        close(&old);
+        // Nothing is sent; it ends when the last worker has dropped its sender.
+        let _: Result<(), _> = finished.recv();
+    }
+
+    /// Waits until everything has left that was handed over from worker to worker before.
+    fn fence(&self) {
+        if self.workers() > 1 {
+            self.command_all(|_, done| Some(Command::Fence { done }));
+        }
+    }
+
+    /// Hands a port's queues, at least one, to workers of the datapath's choice. The port carries frames once a published snapshot has
+    /// it. Queues that were there before are replaced, and closed when this returns.
+    pub fn attach(&self, port: PortId, queues: Vec<Box<dyn io::Queue>>) {
+        self.attach_to(port, queues, &Placement::Automatic);
+    }
+
+    /// As [`Datapath::attach`], to workers of the caller's choice.
+    pub fn attach_to(&self, port: PortId, queues: Vec<Box<dyn io::Queue>>, placement: &Placement) {
+        let changing = self.change();
+        let (commands, old) = {
+            let mut control = self.control();
+            let owners = self.owners(&control, port, queues.len(), placement);
+            let known = control.ports.entry(port).or_insert_with(|| PortControl {
+                counters: (0..self.workers()).map(|_| Arc::default()).collect(),
+                queues: Vec::new(),
+                pinned: false,
+            });
+            known.pinned = *placement != Placement::Automatic;
+            let new = owners.iter().map(|worker| QueueControl {
+                worker: *worker,
+                load: Arc::default(),
+                work: 0,
+            });
+            known.queues = new.collect();
+            let layout = Layout {
+                owners: owners.into(),
+                live: queues.iter().map(|_| AtomicBool::new(false)).collect(),
+            };
+            let mut arrivals: Vec<Vec<Arrival>> =
+                std::iter::repeat_with(Vec::new).take(self.workers()).collect();
+            for ((number, queue), known) in queues.into_iter().enumerate().zip(&known.queues) {
+                arrivals[usize::from(known.worker)].push(Arrival {
+                    number: number as u16,
+                    queue,
+                    load: Arc::clone(&known.load),
+                });
+            }
+            let (done, old) = unbounded();
+            let commands: Vec<Command> = arrivals
+                .into_iter()
+                .zip(known.counters.iter())
+                .map(|(queues, counters)| Command::Attach {
+                    port,
+                    layout: layout.clone(),
+                    queues,
+                    counters: Arc::clone(counters),
+                    done: done.clone(),
+                })
+                .collect();
+            (commands, old)
+        };
+        for (worker, command) in commands.into_iter().enumerate() {
+            self.command(worker, command);
+        }
+        let old: Vec<Box<dyn io::Queue>> = old.iter().collect();
+        drop(changing);
+        // Closing takes long, and keeps up nobody else.
+        drop(old);
+    }
+
+    fn owners(&self, control: &Control, port: PortId, count: usize, placement: &Placement) -> Vec<u16> {
+        let workers = self.workers();
+        match placement {
+            Placement::Pinned(wanted) if !wanted.is_empty() => (0..count)
+                .map(|number| (wanted[number % wanted.len()] % workers) as u16)
+                .collect(),
+            _ => assign::spread(&mut control.loads(workers, port), count),
+        }
+    }
+
+    /// Has the queues of an attached port served by other workers from now on, without losing or reordering frames.
+    pub fn place(&self, port: PortId, placement: &Placement) {
+        let _changing = self.change();
+        let moves: Vec<(u16, u16)> = {
+            let mut control = self.control();
+            let count = control.ports.get(&port).map_or(0, |port| port.queues.len());
+            let owners = self.owners(&control, port, count, placement);
+            let Some(known) = control.ports.get_mut(&port) else {
+                return;
+            };
+            known.pinned = *placement != Placement::Automatic;
+            if !known.pinned {
+                // Where they are is as good as anywhere until it is measured.
+                return;
+            }
+            let queues = known.queues.iter().zip(owners).enumerate();
+            queues
+                .filter(|(_, (queue, to))| queue.worker != *to)
+                .map(|(number, (_, to))| (number as u16, to))
+                .collect()
+        };
+        for (number, to) in moves {
+            self.move_queue(port, number, to);
+        }
+    }
+
+    /// Moves a queue to another worker, as `worker::queues` says. The caller holds `changes`.
+    fn move_queue(&self, port: PortId, queue: u16, to: u16) {
+        let (from, load) = {
+            let control = self.control();
+            let known = control.ports.get(&port);
+            let Some(known) = known.and_then(|port| port.queues.get(usize::from(queue))) else {
+                return;
+            };
+            (usize::from(known.worker), Arc::clone(&known.load))
+        };
+        if from == usize::from(to) {
+            return;
+        }
+        // The new owner first, so that it holds what the others send to it.
+        let route = |to_itself: bool| {
+            self.command_all(|worker, done| {
+                let asked = worker != from && (worker == usize::from(to)) == to_itself;
+                asked.then_some(Command::Route {
+                    port,
+                    queue,
+                    to,
+                    done,
+                })
+            });
+        };
+        route(true);
+        route(false);
+        let (done, released) = unbounded();
+        self.command(
+            from,
+            Command::Release {
+                port,
+                queue,
+                to,
+                done,
+            },
+        );
+        let Ok(released) = released.recv() else {
+            return;
+        };
+        self.fence();
+        let arrival = Arrival {
+            number: queue,
+            queue: released,
+            load,
+        };
+        self.command(usize::from(to), Command::Arrive { port, arrival });
+        if let Some(known) = self.control().ports.get_mut(&port)
+            && let Some(known) = known.queues.get_mut(usize::from(queue))
+        {
+            known.worker = to;
+        }
+    }
+
+    /// Measures how busy the workers and their queues were since the last call, and moves one queue if that relieves a worker
+    /// that is short of time. To be called at a slow pace, such as every few seconds. Says what was moved, and to which worker.
+    pub fn rebalance(&self) -> Option<(PortId, u16, usize)> {
+        let _changing = self.change();
+        let ((port, queue), to) = {
+            let mut control = self.control();
+            let control = &mut *control;
+            let now = self.shared.started.elapsed().as_nanos() as u64;
+            let (then, before) = &mut control.measured;
+            let elapsed = now.saturating_sub(std::mem::replace(then, now)).max(1);
+            let workers = self.shared.workers.iter();
+            let busy: Vec<f64> = workers
+                .zip(before)
+                .map(|(worker, before)| {
+                    let nanos = worker.counters.read(now).busy_nanos;
+                    nanos.saturating_sub(std::mem::replace(before, nanos)) as f64 / elapsed as f64
+                })
+                .collect();
+            let mut queues = Vec::new();
+            for (port, known) in &mut control.ports {
+                for (number, queue) in known.queues.iter_mut().enumerate() {
+                    let work = queue.load.work();
+                    queues.push(Measured {
+                        key: (*port, number as u16),
+                        worker: queue.worker,
+                        work: work.saturating_sub(std::mem::replace(&mut queue.work, work)),
+                        free: !known.pinned,
+                    });
+                }
+            }
+            control.balance.measure(&busy, &queues)?
+        };
+        self.move_queue(port, queue, to);
+        Some((port, queue, usize::from(to)))
     }
 
     /// Takes the port's queues back and closes them; its counters stay. Returns when it is done.
     pub fn detach(&self, port: PortId) {
+        // Closed here, in the caller's time.
+        drop(self.take_queues(&[port]));
+    }
+
+    /// Takes the queues of many ports back and closes them in the background; their counters stay. Each has a [`Closing`], in the ports' order.
+    pub fn retire(&self, ports: &[PortId]) -> Vec<Closing> {
+        let mut queues = self.take_queues(ports);
+        let of = |port| queues.remove(&port).unwrap_or_default();
+        ports
+            .iter()
+            .copied()
+            .map(of)
+            .map(|queues| self.closer.close(queues))
+            .collect()
+    }
+
+    fn take_queues(&self, ports: &[PortId]) -> HashMap<PortId, Vec<Box<dyn io::Queue>>> {
+        let _changing = self.change();
         let (done, old) = unbounded();
+        let ports: Arc<[PortId]> = ports.into();
         for worker in 0..self.workers() {
-            self.command(
-                worker,
-                Command::Detach {
-                    port,
-                    done: done.clone(),
-                },
-            );
+            let (ports, done) = (Arc::clone(&ports), done.clone());
+            self.command(worker, Command::Detach { ports, done });
         }
         drop(done);
-        close(&old);
-    }
-
-    /// Forgets a port's counters, when its number is to be another port's. Call after [`Datapath::detach`].
-    pub fn reset_stats(&self, port: PortId) {
-        if let Some(counters) = self.control().counters.get(&port) {
-            counters.iter().for_each(|counters| counters.reset());
+        let mut queues: HashMap<PortId, Vec<_>> = HashMap::new();
+        for (port, queue) in old {
+            queues.entry(port).or_default().push(queue);
         }
-    }
-
-    /// Replaces the snapshot; returns when no worker reads the old one any more.
-    pub fn publish(&self, snapshot: Arc<Snapshot>) {
         let mut control = self.control();
-        let (done, finished) = unbounded();
-        for worker in 0..self.workers() {
-            let (snapshot, done) = (Arc::clone(&snapshot), done.clone());
-            self.command(worker, Command::Snapshot { snapshot, done });
+        for port in ports.iter() {
+            if let Some(known) = control.ports.get_mut(port) {
+                known.queues.clear();
+            }
         }
-        drop(done);
-        let _: Result<(), _> = finished.recv();
-        control.snapshot = snapshot;
+        queues
+    }
+
+    /// Forgets a port's counters, when its number is to be another port's. Call after [`Datapath::detach`] or [`Datapath::retire`].
+    pub fn reset_stats(&self, port: PortId) {
+        if let Some(port) = self.control().ports.get(&port) {
+            port.counters.iter().for_each(|counters| counters.reset());
+        }
+    }
+
+    /// Replaces the snapshot; returns when no worker reads the old one any more, and all has left that was decided by it.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        let _changing = self.change();
+        self.command_all(|_, done| {
+            let snapshot = Arc::clone(&snapshot);
+            Some(Command::Snapshot { snapshot, done })
+        });
+        self.fence();
+        self.control().snapshot = snapshot;
     }
 
     /// The snapshot last published.
@@ -263,10 +527,23 @@ impl Datapath {
     /// Totals of a port; zero for one that was never attached.
     pub fn port_stats(&self, port: PortId) -> PortStats {
         let mut sum = PortStats::default();
-        if let Some(counters) = self.control().counters.get(&port) {
-            counters.iter().for_each(|counters| counters.add_to(&mut sum));
+        if let Some(port) = self.control().ports.get(&port) {
+            port.counters
+                .iter()
+                .for_each(|counters| counters.add_to(&mut sum));
         }
         sum
+    }
+
+    /// The queues of an attached port: who serves them, and what they have received.
+    pub fn queue_stats(&self, port: PortId) -> Vec<QueueStats> {
+        let control = self.control();
+        let queues = control.ports.get(&port).map(|port| port.queues.iter());
+        let stats = |queue: &QueueControl| QueueStats {
+            worker: queue.worker.into(),
+            frames: queue.load.frames(),
+        };
+        queues.into_iter().flatten().map(stats).collect()
     }
 
     /// Totals of each worker.
@@ -297,13 +574,6 @@ impl Datapath {
     /// Starts a capture.
     pub fn capture(&self, filter: CaptureFilter) -> Capture {
         Capture::start(Arc::clone(&self.shared.captures), filter)
-    }
-}
-
-/// Closes queues as the workers give them back, until the last worker is done.
-fn close(old: &Receiver<Box<dyn io::Queue>>) {
-    while let Ok(queue) = old.recv() {
-        drop(queue);
     }
 }
 

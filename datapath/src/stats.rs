@@ -51,6 +51,15 @@ impl Default for PortStats {
     }
 }
 
+/// A queue of a port as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueStats {
+    /// The worker that serves it.
+    pub worker: usize,
+    /// Frames received by it since it was attached, a super-frame as one.
+    pub frames: u64,
+}
+
 /// Upper bounds of the batch sizes that [`WorkerStats::batches`] counts.
 pub const BATCH_BUCKETS: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
 
@@ -67,6 +76,8 @@ pub struct WorkerStats {
     pub frames: u64,
     /// Copies beyond the first that floods made, in frames on the wire.
     pub flood_copies: u64,
+    /// Frames handed over to other workers, which own the queue to send them by; a super-frame as one.
+    pub handed_over: u64,
     /// Times that the worker was restarted after an internal error.
     pub restarts: u64,
 }
@@ -180,6 +191,31 @@ impl PortCounters {
     }
 }
 
+/// What is counted of one queue, by the worker that owns it at the time.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct QueueCounters {
+    frames: AtomicU64,
+    work: AtomicU64,
+}
+
+impl QueueCounters {
+    /// Counts a received batch; `work` is in [`crate::assign`]'s units.
+    #[inline]
+    pub(crate) fn batch(&self, frames: usize, work: u64) {
+        add(&self.frames, frames as u64);
+        add(&self.work, work);
+    }
+
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames.load(Relaxed)
+    }
+
+    pub(crate) fn work(&self) -> u64 {
+        self.work.load(Relaxed)
+    }
+}
+
 /// What one worker counts for itself.
 #[derive(Default)]
 #[repr(align(128))]
@@ -188,6 +224,7 @@ pub(crate) struct WorkerCounters {
     batches: [AtomicU64; BATCH_BUCKETS.len()],
     frames: AtomicU64,
     flood_copies: AtomicU64,
+    handed_over: AtomicU64,
     restarts: AtomicU64,
 }
 
@@ -209,6 +246,11 @@ impl WorkerCounters {
         add(&self.flood_copies, copies);
     }
 
+    #[inline]
+    pub(crate) fn handed_over(&self) {
+        add(&self.handed_over, 1);
+    }
+
     pub(crate) fn restarted(&self) {
         add(&self.restarts, 1);
     }
@@ -220,6 +262,7 @@ impl WorkerCounters {
             batches: std::array::from_fn(|bucket| self.batches[bucket].load(Relaxed)),
             frames: self.frames.load(Relaxed),
             flood_copies: self.flood_copies.load(Relaxed),
+            handed_over: self.handed_over.load(Relaxed),
             restarts: self.restarts.load(Relaxed),
         }
     }

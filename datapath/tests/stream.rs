@@ -17,7 +17,7 @@ use switch_core::vlan::VlanPolicy;
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const WORKERS: usize = 2;
-/// So many that their owners are hardly one worker.
+/// Spread over both.
 const PORTS: u16 = 8;
 
 #[test]
@@ -33,7 +33,6 @@ fn frames_cross_between_workers_without_allocation() {
         let spec = StreamSpec {
             socket: dir.path().join(format!("{number}.sock")),
             mode: SocketMode::Server,
-            queues: WORKERS,
         };
         datapath.attach(id(number), open_stream(&spec, datapath.peer_sink()).unwrap());
     }

@@ -85,6 +85,9 @@ reasons! {
     // Sending. These count at the port that the frame was to leave by.
     /// The device's send queue is full: the receiver is slower than the traffic.
     TxQueueFull = "tx-queue-full",
+    /// Another worker sends for this port, and the frames on their way to it are as many as there may be: that worker has too much to do.
+    /// `vswitchctl top` shows how busy the workers are; more of them, or a `worker:` of its own for the port, help.
+    WorkerQueueFull = "worker-queue-full",
     /// The port's device is down or gone.
     TxPortDown = "tx-port-down",
     /// The device refused the frame; the daemon's log has the error.

@@ -47,6 +47,7 @@ fn frames_and_copies_are_hops_and_drops() {
     let elsewhere = [
         DropReason::RxTruncated,
         DropReason::TxQueueFull,
+        DropReason::WorkerQueueFull,
         DropReason::TxPortDown,
         DropReason::TxError,
         DropReason::TxOffload,

@@ -18,7 +18,7 @@ use super::extract::{ApiFailure, Document, Params};
 use super::model::{
     ApplyReport, ApplyRequest, ConfigDocument, EventRow, Flushed, GroupRow, HistoryRow, MacEdit, MacFlush,
     MacRow, PortDetail, PortEdit, PortRow, PortStats, RollbackRequest, TraceReport, TraceRequest, Tree,
-    Version,
+    Version, WorkerRow,
 };
 use crate::capture::{Writer, next_piece};
 use crate::config::schema;
@@ -148,6 +148,10 @@ pub(super) async fn ports(State(app): State<App>) -> Json<Vec<PortRow>> {
 
 pub(super) async fn port(State(app): State<App>, Path(name): Path<String>) -> Answer<PortDetail> {
     Ok(Json(app.daemon.lock().port_detail(&name)?))
+}
+
+pub(super) async fn workers(State(app): State<App>) -> Json<Vec<WorkerRow>> {
+    Json(app.daemon.lock().worker_rows())
 }
 
 pub(super) async fn add_port(

@@ -212,8 +212,40 @@ pub struct PortDetail {
     pub settings: serde_json::Value,
     /// Number of MAC addresses behind it.
     pub macs: usize,
+    /// Its queues and who serves them; none while it has no device.
+    pub queues: Vec<QueueRow>,
     /// Its counters.
     pub stats: PortStats,
+}
+
+/// A queue of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct QueueRow {
+    /// Its number, from 0.
+    pub queue: usize,
+    /// The worker that serves it.
+    pub worker: usize,
+    /// Frames received by it since it was opened, a super-frame as one.
+    pub frames: u64,
+}
+
+/// An element of `GET /v1/workers`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct WorkerRow {
+    /// Its number, from 0.
+    pub worker: usize,
+    /// How many queues it serves.
+    pub queues: usize,
+    /// Nanoseconds spent on frames since it was started.
+    pub busy: u64,
+    /// Nanoseconds since it was started.
+    pub total: u64,
+    /// Frames received, a super-frame as one.
+    pub frames: u64,
+    /// Frames handed over to other workers, which own the queue to send them by.
+    pub handed_over: u64,
 }
 
 /// One direction of [`PortStats`].
@@ -389,7 +421,7 @@ pub struct TraceHop {
 pub struct EventRow {
     /// When, RFC 3339 with milliseconds, UTC.
     pub time: String,
-    /// `apply`, `rollback`, `port-up`, `port-down`, `mac-moved`, `send-failed`, `start`, `stop` …
+    /// `apply`, `rollback`, `port-up`, `port-down`, `mac-moved`, `queue-moved`, `send-failed`, `start`, `stop` …
     pub kind: String,
     /// The port it is about.
     pub port: Option<String>,

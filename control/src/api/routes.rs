@@ -159,6 +159,8 @@ routes! {
         "The counters of all ports.";
     GET "/v1/ports/{name}/stats" Read -> Output::Json(of::<m::PortStats>), h::port_stats,
         "The counters of one port.";
+    GET "/v1/workers" Read -> Output::Json(of::<Vec<m::WorkerRow>>), h::workers,
+        "The threads that move frames, and how busy they are.";
     GET "/v1/groups" Read -> Output::Json(of::<Vec<m::GroupRow>>), h::groups,
         "All port groups.";
     GET "/v1/groups/{name}" Read -> Output::Json(of::<m::GroupRow>), h::group,

@@ -12,7 +12,7 @@ use super::output::{Ink, Output, Paint, yaml};
 use super::show::vlan;
 use super::table::{Align, Cell, Table};
 use super::units::scaled;
-use crate::api::model::{Direction, GroupRow, PortDetail, PortEdit, PortRow, PortState, PortStats};
+use crate::api::model::{Direction, GroupRow, PortDetail, PortEdit, PortRow, PortState, PortStats, QueueRow};
 
 /// Runs one of the `port` commands.
 pub(crate) async fn port(client: &Client, output: &mut Output, command: PortCommand) -> Result<(), CliError> {
@@ -124,6 +124,7 @@ async fn show(client: &Client, output: &mut Output, name: &str) -> Result<(), Cl
             ("driver", detail.driver.clone()),
             ("mac", Some(mac)),
             ("behind it", Some(super::units::count(detail.macs, "MAC entry"))),
+            ("queues", Some(queues(&detail.queues))),
         ];
         for (key, value) in facts {
             if let Some(value) = value {
@@ -138,6 +139,21 @@ async fn show(client: &Client, output: &mut Output, name: &str) -> Result<(), Cl
         out.push_str(&counters(&detail.stats, false, paint));
         out
     })
+}
+
+/// `0 by worker 1, 1 by worker 0`
+fn queues(queues: &[QueueRow]) -> String {
+    match queues {
+        [] => "none, as it has no device".to_owned(),
+        [one] => format!("one, by worker {}", one.worker),
+        _ => {
+            let each: Vec<String> = queues
+                .iter()
+                .map(|queue| format!("{} by worker {}", queue.queue, queue.worker))
+                .collect();
+            each.join(", ")
+        }
+    }
 }
 
 /// A number of a table.

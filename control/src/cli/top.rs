@@ -22,7 +22,7 @@ use super::output::{Output, Paint};
 use super::port::state_cell;
 use super::table::{Align, Table};
 use super::units::scaled;
-use crate::api::model::{Direction, PortRow, PortState, PortStats};
+use crate::api::model::{Direction, PortRow, PortState, PortStats, WorkerRow};
 
 /// Columns in the order of the screen.
 const COLUMNS: [(TopColumn, &str, Align); 8] = [
@@ -61,12 +61,14 @@ struct Reading {
     at: Instant,
     ports: Vec<PortRow>,
     stats: BTreeMap<String, PortStats>,
+    workers: Vec<WorkerRow>,
 }
 
 async fn read(client: &Client) -> Result<Reading, CliError> {
     let ports = client.typed(&client.get("ports").await?)?;
     let at = Instant::now();
     let stats: Vec<PortStats> = client.typed(&client.get("stats").await?)?;
+    let workers = client.typed(&client.get("workers").await?)?;
     Ok(Reading {
         at,
         ports,
@@ -74,7 +76,20 @@ async fn read(client: &Client) -> Result<Reading, CliError> {
             .into_iter()
             .map(|stats| (stats.name.clone(), stats))
             .collect(),
+        workers,
     })
+}
+
+/// How busy each worker was between two readings: `workers 0: 34 %, 1: 2 %`.
+fn busy(old: &Reading, new: &Reading) -> String {
+    let shares = new.workers.iter().map(|after| {
+        let before = old.workers.iter().find(|before| before.worker == after.worker);
+        let (busy, total) = before.map_or((0, 0), |before| (before.busy, before.total));
+        let total = after.total.saturating_sub(total).max(1) as f64;
+        let share = after.busy.saturating_sub(busy) as f64 / total;
+        format!("{}: {:.0} %", after.worker, share * 100.0)
+    });
+    format!("busy workers {}", shares.collect::<Vec<_>>().join(", "))
 }
 
 /// Rates of the ports of `new` since `old`.
@@ -140,9 +155,12 @@ pub(crate) async fn top(client: &Client, output: &mut Output, args: TopArgs) -> 
     if args.once || !output.is_terminal() || output.format() != super::output::Format::Table {
         let old = read(client).await?;
         tokio::time::sleep(args.interval).await;
-        let mut rates = rates(&old, &read(client).await?);
+        let new = read(client).await?;
+        let mut rates = rates(&old, &new);
         sort(&mut rates, args.sort, false);
-        return output.document(&rates, |paint| render(&rates, paint));
+        return output.document(&rates, |paint| {
+            format!("{}{}\n", render(&rates, paint), busy(&old, &new))
+        });
     }
     // The first reading comes before the screen changes, so that an error of it stays in sight.
     let first = read(client).await?;
@@ -173,6 +191,8 @@ fn render(rates: &[Rate], paint: Paint) -> String {
 /// What is on the screen.
 struct Screen {
     rates: Vec<Rate>,
+    /// How busy the workers are.
+    busy: String,
     column: usize,
     reversed: bool,
     table: TableState,
@@ -230,11 +250,12 @@ impl Screen {
         let line = match &self.trouble {
             Some(trouble) => Line::styled(trouble.clone(), Color::Red),
             None => Line::from(format!(
-                "{up} of {} ports up   {} pps   {} bit/s   {} drops/s",
+                "{up} of {} ports up   {} pps   {} bit/s   {} drops/s   {}",
                 self.rates.len(),
                 total(|rate| rate.receive.packets_per_second),
                 total(|rate| rate.receive.bits_per_second),
                 total(|rate| rate.drops_per_second),
+                self.busy,
             )),
         };
         frame.render_widget(line, head);
@@ -301,6 +322,7 @@ async fn live(
     let mut old = first;
     let mut screen = Screen {
         rates: rates(&old, &old),
+        busy: busy(&old, &old),
         column,
         reversed: false,
         table: TableState::default(),
@@ -323,6 +345,7 @@ async fn live(
         match read(client).await {
             Ok(new) => {
                 screen.rates = rates(&old, &new);
+                screen.busy = busy(&old, &new);
                 screen.trouble = None;
                 old = new;
             }
@@ -389,6 +412,7 @@ mod tests {
                 .iter()
                 .map(|port| (port.0.to_owned(), stats(port)))
                 .collect(),
+            workers: Vec::new(),
         }
     }
 
@@ -420,6 +444,23 @@ mod tests {
     }
 
     #[test]
+    fn workers_are_as_busy_as_between_the_readings() {
+        let worker = |worker, busy, total| WorkerRow {
+            worker,
+            queues: 1,
+            busy,
+            total,
+            frames: 0,
+            handed_over: 0,
+        };
+        let mut old = reading(Instant::now(), &[]);
+        let mut new = reading(Instant::now(), &[]);
+        old.workers = vec![worker(0, 50, 100), worker(1, 0, 100)];
+        new.workers = vec![worker(0, 84, 200), worker(1, 100, 200)];
+        assert_eq!(busy(&old, &new), "busy workers 0: 34 %, 1: 100 %");
+    }
+
+    #[test]
     fn the_table() {
         assert_eq!(
             render(&two_readings(), Paint::new(false)),
@@ -448,6 +489,7 @@ vm3   web    up          0         0       0         0        0
     fn keys_change_the_screen() {
         let mut screen = Screen {
             rates: two_readings(),
+            busy: "busy workers 0: 7 %".to_owned(),
             column: 0,
             reversed: false,
             table: TableState::default(),
@@ -460,7 +502,10 @@ vm3   web    up          0         0       0         0        0
         };
         let text = shown(&mut screen);
         assert!(
-            text.contains("2 of 3 ports up") && text.contains("PORT▾") && text.contains("500k"),
+            text.contains("2 of 3 ports up")
+                && text.contains("0: 7 %")
+                && text.contains("PORT▾")
+                && text.contains("500k"),
             "{text}"
         );
         assert_eq!(screen.key(KeyCode::Char('r').into()), Action::Redraw);

@@ -13,7 +13,7 @@ use switch_core::vid::Tpid;
 
 use super::units::{
     Ageing, Core, MacCount, Mtu, Name, NetdevName, Netns, QueuePairs, SocketPath, StationMac, TableSize,
-    VlanId, VlanList, WorkerCount,
+    VlanId, VlanList, WorkerCount, WorkerNumber,
 };
 
 /// Version of the file's form. There is one so far.
@@ -451,6 +451,12 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = QueuePairs::ALL.get()))]
     pub queues: Option<QueuePairs>,
+    /// The worker that serves the port, from 0. Default: the switch chooses, by load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerNumber>,
+    /// The workers that serve the port's queues, in place of `worker`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<Vec<WorkerNumber>>,
     /// MAC table entries of this port that never age and never move.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub static_macs: Vec<StaticMac>,

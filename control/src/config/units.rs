@@ -376,6 +376,10 @@ bounded! {
     WorkerCount(u16): 1, 64, "a number of workers"
 }
 bounded! {
+    /// Number of a worker, from 0.
+    WorkerNumber(u16): 0, 63, "a worker"
+}
+bounded! {
     /// Number of a processor core, from 0.
     Core(u16): 0, 8191, "a core"
 }

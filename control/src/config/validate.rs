@@ -145,6 +145,8 @@ pub struct EffectivePort {
     pub rules: Rules,
     /// Entries of the MAC table that never age.
     pub static_macs: Vec<(Vid, MacAddr)>,
+    /// The workers that serve it; empty: the switch chooses.
+    pub workers: Vec<usize>,
 }
 
 /// A configuration that is right, with the effective settings of its switches and ports.
@@ -323,6 +325,9 @@ impl EffectivePort {
             .map(|(vid, mac)| json!({ "mac": mac, "vlan": vid }))
             .collect();
         settings.insert("static-macs".into(), json!(macs));
+        if !self.workers.is_empty() {
+            settings.insert("workers".into(), json!(self.workers));
+        }
         Value::Object(settings)
     }
 }
@@ -398,7 +403,7 @@ impl Config {
         for (index, (name, switch)) in self.switches.iter().enumerate() {
             let path = root.key("switches").key(name.as_str());
             let effective = effective_switch(name, switch);
-            let own = check.ports(index, switch, &effective, &path);
+            let own = check.ports(index, switch, &effective, &workers, &path);
             check.statics(&own, &effective, &path);
             ports.extend(own.into_iter().map(|own| own.port));
             switches.push(effective);
@@ -506,6 +511,7 @@ impl Check {
         index: usize,
         switch: &Switch,
         effective: &EffectiveSwitch,
+        plan: &WorkerPlan,
         path: &Path,
     ) -> Vec<Checked> {
         let groups: HashMap<&str, &EffectiveGroup> = effective
@@ -524,6 +530,7 @@ impl Check {
                 self.names.insert(name.clone(), path.clone());
             }
             let attachment = self.attachment(port, &path);
+            let workers = self.pinned(port, plan, &path);
             let group = port
                 .port_group
                 .as_ref()
@@ -553,10 +560,60 @@ impl Check {
                     enabled: port.enabled.unwrap_or(true),
                     rules,
                     static_macs,
+                    workers,
                 },
             });
         }
         ports
+    }
+
+    /// The workers that a port wants.
+    fn pinned(&mut self, port: &Port, plan: &WorkerPlan, path: &Path) -> Vec<usize> {
+        let (wanted, path) = match (&port.worker, &port.workers) {
+            (Some(_), Some(_)) => {
+                self.errors.push(
+                    ConfigError::new(path.key("worker"), "`worker` and `workers` exclude each other")
+                        .depends(path.key("workers"))
+                        .help("`workers` names one worker for each queue; leave `worker` out"),
+                );
+                return Vec::new();
+            }
+            (None, None) => return Vec::new(),
+            (Some(worker), None) => (std::slice::from_ref(worker), path.key("worker")),
+            (None, Some(workers)) => (workers.as_slice(), path.key("workers")),
+        };
+        if wanted.is_empty() {
+            self.error(
+                &path,
+                "no worker is named; leave the key out to let the switch choose",
+            );
+        }
+        let count = match plan {
+            // How many that is, the host decides.
+            WorkerPlan::PerCore => None,
+            WorkerPlan::Count(count) => Some(*count),
+            WorkerPlan::Cores(cores) => Some(cores.len()),
+        };
+        for (i, worker) in wanted.iter().enumerate() {
+            let path = if port.workers.is_some() {
+                path.index(i)
+            } else {
+                path.clone()
+            };
+            if wanted[..i].contains(worker) {
+                self.error(&path, format!("worker {worker} is named twice"));
+            }
+            if let Some(count) = count.filter(|count| usize::from(worker.get()) >= *count) {
+                self.errors.push(
+                    ConfigError::new(
+                        path,
+                        format!("there is no worker {worker}: {count} run, numbered from 0"),
+                    )
+                    .depends(Path::keys(["workers"])),
+                );
+            }
+        }
+        wanted.iter().map(|worker| worker.get().into()).collect()
     }
 
     fn no_group(&mut self, name: Option<&Name>, switch: &EffectiveSwitch, path: &Path) {

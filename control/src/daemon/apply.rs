@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use datapath::io::OpenError;
 use tokio::time::Instant;
 
-use super::ports::{DeviceSpec, Queues, Runtime, missing_netns};
+use super::ports::{DeviceSpec, Queues, Runtime, missing_netns, placement};
 use super::{Daemon, Failure};
 use crate::api::model::{ApplyReport, Change, PendingConfirm};
 use crate::config::diff::diff;
@@ -375,15 +375,33 @@ impl Daemon {
                 self.datapath.detach(id);
             }
         }
-        self.config = Arc::new(config);
+        let old = std::mem::replace(&mut self.config, Arc::new(config));
         self.generation = generation;
         self.publish(std::mem::take(queues));
+        self.place_anew(&old);
         let mut names: Vec<&String> = plan.fresh.iter().chain(&plan.again).collect();
         names.sort();
         for name in names {
             self.tell_state(name);
         }
         self.wake.notify_one();
+    }
+
+    /// Moves the queues of ports that are to be served by other workers than before.
+    fn place_anew(&self, old: &ValidConfig) {
+        let before: HashMap<&str, &[usize]> = old
+            .ports()
+            .iter()
+            .map(|port| (port.name.as_str(), port.workers.as_slice()))
+            .collect();
+        for port in self.config.ports() {
+            let name = port.name.as_str();
+            if before.get(name).is_some_and(|workers| *workers != port.workers)
+                && let Some(id) = self.registry.port_id(name)
+            {
+                self.datapath.place(id, &placement(port));
+            }
+        }
     }
 
     /// What the administrator should know about a configuration: ports that carry nothing, and what waits for a restart.
@@ -395,7 +413,15 @@ impl Daemon {
                 self.datapath.workers()
             ));
         }
+        let running = self.datapath.workers();
         for port in config.ports() {
+            if let Some(worker) = port.workers.iter().find(|worker| **worker >= running) {
+                warnings.push(format!(
+                    "port {} asks for worker {worker}, and {running} run, numbered from 0; worker {} serves it",
+                    port.name,
+                    worker % running
+                ));
+            }
             let name = port.name.as_str();
             let reason = match self.ports.get(name) {
                 Some(runtime) if !planned => runtime.reason(),

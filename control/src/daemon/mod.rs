@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use datapath::{Datapath, Event};
+use datapath::{Closing, Datapath, Event};
 use switch_core::id::PortId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -50,6 +50,9 @@ use crate::store::{Generation, NewGeneration, Store, StoreError, Summary};
 /// How often MAC addresses that nobody uses any more are taken out of the tables (lookups look at the age themselves;
 /// this only frees the room), and namespaces named by a path are looked at.
 pub const SWEEP: Duration = Duration::from_secs(30);
+
+/// How often the load of the workers is looked at, where there are several. A queue moves at the second look at the earliest.
+const BALANCE: Duration = Duration::from_secs(5);
 
 /// Why the daemon does not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +155,12 @@ pub struct Daemon {
     /// Events of the workers that were lost, as last told.
     lost_events: u64,
     next_sweep: Instant,
+    /// When the workers' load is looked at next; never with one worker.
+    next_balance: Option<Instant>,
+    /// What the queues of each port that is attached were opened for.
+    open_specs: HashMap<PortId, DeviceSpec>,
+    /// Devices that are being closed.
+    closing: Vec<(DeviceSpec, Closing)>,
 }
 
 /// The parts of a daemon.
@@ -179,6 +188,7 @@ pub struct Parts {
 impl Daemon {
     /// A daemon without a configuration.
     pub fn new(parts: Parts) -> Self {
+        let next_balance = (parts.datapath.workers() > 1).then(|| Instant::now() + BALANCE);
         Self {
             datapath: parts.datapath,
             opener: parts.opener,
@@ -199,6 +209,9 @@ impl Daemon {
             moves: MoveLog::default(),
             lost_events: 0,
             next_sweep: Instant::now() + SWEEP,
+            next_balance,
+            open_specs: HashMap::new(),
+            closing: Vec::new(),
         }
     }
 
@@ -219,6 +232,7 @@ impl Daemon {
         retries
             .chain(confirm)
             .chain(self.moves.deadline())
+            .chain(self.next_balance)
             .fold(self.next_sweep, Ord::min)
     }
 
@@ -236,6 +250,10 @@ impl Daemon {
             self.tell_move(told);
         }
         self.reconcile(now);
+        if self.next_balance.is_some_and(|next| next <= now) {
+            self.next_balance = Some(now + BALANCE);
+            self.rebalance();
+        }
         if self.next_sweep <= now {
             self.next_sweep = now + SWEEP;
             self.sweep();
@@ -372,15 +390,37 @@ impl Daemon {
         let snapshot = compile(&self.config, self.snapshots, &mut self.registry, &up);
         for (name, queues) in queues {
             if let Some(id) = self.registry.port_id(&name) {
-                self.datapath.attach(id, queues);
+                let placement = self.config.port(&name).map(ports::placement);
+                self.datapath
+                    .attach_to(id, queues, &placement.unwrap_or_default());
+                if let Some(runtime) = self.ports.get(&name) {
+                    self.open_specs.insert(id, runtime.spec.clone());
+                }
             }
         }
         self.datapath.publish(Arc::new(snapshot));
-        for gone in self.registry.settle() {
-            self.datapath.detach(gone);
+        let gone = self.registry.settle();
+        self.retire(&gone);
+        for gone in gone {
             self.datapath.reset_stats(gone);
             self.registry.release(gone);
         }
+    }
+
+    /// Moves a queue to another worker if that relieves one that is short of time.
+    fn rebalance(&self) {
+        if let Some((port, queue, worker)) = self.datapath.rebalance() {
+            let message = format!(
+                "queue {queue} of {} is served by worker {worker} from now on",
+                self.port_name(port)
+            );
+            self.tell(Kind::QueueMoved, Some(port), message);
+        }
+    }
+
+    /// Waits for the devices that are being closed in the background.
+    fn wait_closed(&self) {
+        self.closing.iter().for_each(|(_, closing)| closing.wait());
     }
 
     /// Gives everything back as it was found. The store keeps the configuration for the next start.
@@ -395,6 +435,8 @@ impl Daemon {
         self.config = Arc::new(ValidConfig::empty());
         self.ports.clear();
         self.publish(Vec::new());
+        // What was changed on devices is put back when they are closed.
+        self.wait_closed();
         self.host.restore_all();
     }
 }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use datapath::io::{self, OpenError, PacketSpec, Peer, PeerId, PeerSink, StreamSpec, TapSpec, VhostUserSpec};
+use datapath::{Closing, Placement};
 use switch_core::id::PortId;
 use tokio::time::Instant;
 
@@ -29,7 +30,7 @@ use crate::links::{self, Links};
 /// Where `ip netns` keeps the names of namespaces.
 pub const NETNS_DIR: &str = "/run/netns";
 
-/// The queues of a port that was opened, one per worker.
+/// The queues of a port that was opened.
 pub type Queues = Vec<Box<dyn io::Queue>>;
 
 /// A device that has failed again within this time has not recovered.
@@ -75,6 +76,11 @@ impl fmt::Display for Place<'_> {
 impl DeviceSpec {
     /// The device of a port.
     pub fn of(port: &EffectivePort, switch: &EffectiveSwitch, workers: usize) -> Self {
+        // A queue for each worker that may serve the port.
+        let workers = match port.workers.len() {
+            0 => workers,
+            pinned => pinned.min(workers),
+        };
         match &port.attachment {
             Attachment::Tap {
                 device,
@@ -110,13 +116,12 @@ impl DeviceSpec {
                 socket: socket.as_str().into(),
                 mode: (*mode).into(),
                 pairs: queues.get().into(),
-                queues: workers,
+                queues: workers.min(queues.get().into()),
                 mtu: switch.mtu,
             }),
             Attachment::Stream { socket, mode } => Self::Stream(StreamSpec {
                 socket: socket.as_str().into(),
                 mode: (*mode).into(),
-                queues: workers,
             }),
         }
     }
@@ -146,6 +151,15 @@ impl DeviceSpec {
     }
 }
 
+/// Which workers serve a port.
+pub(super) fn placement(port: &EffectivePort) -> Placement {
+    if port.workers.is_empty() {
+        Placement::Automatic
+    } else {
+        Placement::Pinned(port.workers.clone())
+    }
+}
+
 /// Why a port with a peer carries nothing before the datapath has told of that peer.
 fn awaited(spec: &DeviceSpec) -> Option<String> {
     let (DeviceSpec::VhostUser(VhostUserSpec { socket, mode, .. })
@@ -158,7 +172,7 @@ fn awaited(spec: &DeviceSpec) -> Option<String> {
 
 /// Opens devices; the kernel's, but for tests.
 pub trait Opener: Send {
-    /// One queue per worker. A port with a peer tells `peer` of it.
+    /// One queue or more. A port with a peer tells `peer` of it.
     fn open(&self, spec: &DeviceSpec, peer: PeerSink) -> Result<Queues, OpenError>;
 }
 
@@ -425,6 +439,12 @@ impl Daemon {
             runtime.trouble = link.trouble();
             return None;
         }
+        // What is being closed in the background may be the same device.
+        for (spec, closing) in &self.closing {
+            if spec.place() == runtime.spec.place() {
+                closing.wait();
+            }
+        }
         let sink = self.datapath.peer_sink();
         let peer = sink.id();
         match self.opener.open(&runtime.spec, sink) {
@@ -549,6 +569,16 @@ impl Daemon {
                 format!("port {name} is down: {reason}"),
             );
         }
+    }
+
+    /// Takes the queues of ports that are no more away from the workers. They are closed in the background.
+    pub(super) fn retire(&mut self, ports: &[PortId]) {
+        self.closing.retain(|(_, closing)| !closing.is_done());
+        let specs: Vec<Option<DeviceSpec>> = ports.iter().map(|port| self.open_specs.remove(port)).collect();
+        let closings: Vec<Closing> = self.datapath.retire(ports);
+        let both = specs.into_iter().zip(closings);
+        self.closing
+            .extend(both.filter_map(|(spec, closing)| Some((spec?, closing))));
     }
 
     /// Takes the queues of a port away from the workers.

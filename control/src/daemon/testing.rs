@@ -176,6 +176,7 @@ impl World {
 
     /// What was done since the last call.
     pub(crate) fn log(&self) -> Vec<String> {
+        self.daemon.wait_closed();
         std::mem::take(&mut *self.log.lock().unwrap())
     }
 }

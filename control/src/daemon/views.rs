@@ -16,7 +16,8 @@ use super::ports::Runtime;
 use super::{Daemon, Failure};
 use crate::api::model::{
     ConfigDocument, Direction, Flushed, GroupRow, HistoryRow, MacFlush, MacRow, PortDetail, PortRow,
-    PortState, PortStats, TraceReport, TraceRequest, Tree, TreeGroup, TreeSwitch, Version,
+    PortState, PortStats, QueueRow, TraceReport, TraceRequest, Tree, TreeGroup, TreeSwitch, Version,
+    WorkerRow,
 };
 use crate::config::text;
 use crate::config::validate::{EffectivePort, ValidConfig};
@@ -135,8 +136,42 @@ impl Daemon {
             driver: self.ports.get(name).and_then(Runtime::driver).map(str::to_owned),
             settings: port.settings(),
             macs,
+            queues: id.map(|id| self.queue_rows(id)).unwrap_or_default(),
             stats: self.stats_of(name),
         })
+    }
+
+    fn queue_rows(&self, port: PortId) -> Vec<QueueRow> {
+        let queues = self.datapath.queue_stats(port).into_iter().enumerate();
+        queues
+            .map(|(queue, stats)| QueueRow {
+                queue,
+                worker: stats.worker,
+                frames: stats.frames,
+            })
+            .collect()
+    }
+
+    /// `GET /v1/workers`
+    pub fn worker_rows(&self) -> Vec<WorkerRow> {
+        let mut queues = vec![0; self.datapath.workers()];
+        for port in self.config.ports() {
+            let id = self.registry.port_id(port.name.as_str());
+            for queue in id.into_iter().flat_map(|id| self.datapath.queue_stats(id)) {
+                queues[queue.worker] += 1;
+            }
+        }
+        let workers = self.datapath.worker_stats().into_iter().zip(queues).enumerate();
+        workers
+            .map(|(worker, (stats, queues))| WorkerRow {
+                worker,
+                queues,
+                busy: stats.busy_nanos,
+                total: stats.total_nanos,
+                frames: stats.frames,
+                handed_over: stats.handed_over,
+            })
+            .collect()
     }
 
     /// `GET /v1/stats`
@@ -345,6 +380,12 @@ impl Daemon {
                 port: name.to_owned(),
                 up: port.enabled && self.ports.get(name).is_some_and(Runtime::is_up),
                 stats: self.datapath.port_stats(id),
+                queues: self
+                    .datapath
+                    .queue_stats(id)
+                    .iter()
+                    .map(|queue| queue.worker)
+                    .collect(),
             })
         });
         let switches = self.config.switches().iter().filter_map(|switch| {

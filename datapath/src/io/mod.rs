@@ -1,8 +1,8 @@
 //! The devices behind ports: one trait, [`Queue`], and one file for each kind.
 //!
-//! A queue is one receive and one transmit queue of a port. Every worker owns one queue of every port, so a worker sends
-//! to any port without asking another, and a flow that enters by one queue stays on that queue's worker, in order.
-//! A worker calls its queues; nobody else does.
+//! A queue is one receive and one transmit queue of a port. A port has one or more, each owned by one worker: a flow that enters by a queue
+//! is decided on by that queue's worker, in order. A worker sends by its own queue of a port if it has one, and else hands the frame over to a
+//! worker that has. A worker calls its queues; nobody else does.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -123,6 +123,12 @@ pub trait Queue: Send {
         false
     }
 
+    /// Whether frames can be sent by this queue: a port whose other side uses fewer queues than it might is given frames by the others only. What
+    /// this says may change whenever [`Queue::wake`] is called.
+    fn takes_frames(&self) -> bool {
+        true
+    }
+
     /// What is readable when frames wait.
     fn readiness(&self) -> BorrowedFd<'_>;
 
@@ -158,7 +164,7 @@ pub struct TapSpec {
     pub persistent: bool,
     /// The netdev may send super-frames and partial checksums.
     pub offloads: bool,
-    /// How many queues: one per worker.
+    /// How many queues.
     pub queues: usize,
 }
 
@@ -185,7 +191,7 @@ pub struct PacketSpec {
     pub offloads: bool,
     /// Under load, poll the device in place of its interrupts (AF_XDP).
     pub busy_poll: bool,
-    /// How many queues: one per worker.
+    /// How many queues.
     pub queues: usize,
 }
 

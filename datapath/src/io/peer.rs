@@ -32,7 +32,7 @@ pub struct VhostUserSpec {
     pub mode: SocketMode,
     /// The most pairs of a receive and a transmit queue that the VM may use.
     pub pairs: usize,
-    /// How many queues the port has: one per worker.
+    /// How many queues the port has, among which the pairs are shared out.
     pub queues: usize,
     /// MTU of the switch, of which the guest is told.
     pub mtu: u16,
@@ -45,8 +45,6 @@ pub struct StreamSpec {
     pub socket: PathBuf,
     /// Who listens.
     pub mode: SocketMode,
-    /// How many queues: one per worker.
-    pub queues: usize,
 }
 
 /// Most octets of a Unix socket's path (`sun_path` less its final zero, unix(7)).

@@ -1,4 +1,4 @@
-//! The way of a batch: receive, decide, send.
+//! The way of a batch: receive, decide, send, hand over.
 
 use std::sync::Arc;
 
@@ -8,14 +8,17 @@ use switch_core::id::PortId;
 use switch_core::pipeline::{self, Mode, Observer, Step};
 use switch_core::time::Timestamp;
 use switch_core::verdict::DropReason;
-use switch_core::vid::Vid;
+use switch_core::vid::{Tag, Vid};
 use switch_core::vlan::outer_tag;
 
+use super::lanes::Handed;
+use super::queues::Way;
 use super::{Attached, Worker};
+use crate::assign;
 use crate::capture::{self, Seen, Sink};
 use crate::events::Event;
 use crate::frame::Frame;
-use crate::io::{Outgoing, SendFailure};
+use crate::io::{BATCH, BATCH_OCTETS, Outgoing, SendFailure};
 use crate::offload::Segmenter;
 use crate::pool::{HEADROOM, Pool};
 
@@ -26,14 +29,26 @@ const MOVES_TOLD: u32 = 100;
 const SEND_FAILURES_APART: u64 = 10;
 
 /// Frames that a software-segmented super-frame is sent in at once.
-const SEGMENTS: usize = crate::io::BATCH;
+const SEGMENTS: usize = BATCH;
+
+/// One copy of a frame that leaves by a queue which this worker does not have.
+struct Away {
+    /// Which frame of the batch.
+    frame: u16,
+    port: PortId,
+    queue: u16,
+    worker: u16,
+    tag: Option<Tag>,
+}
 
 /// Lists that a batch fills and empties; kept for their memory.
 #[derive(Default)]
 pub(super) struct Scratch {
     hops: Vec<Hop>,
-    /// Ports with something to send in this batch.
-    sending: Vec<PortId>,
+    /// Slots of the queues with something to send in this batch.
+    sending: Vec<usize>,
+    /// What other workers are to send, by frame.
+    away: Vec<Away>,
     segments: Vec<Frame>,
     segments_outgoing: Vec<Outgoing>,
     moves_told: u32,
@@ -44,6 +59,7 @@ impl Scratch {
     pub(super) fn reserve(&mut self, ports: usize) {
         self.hops.reserve(ports);
         self.sending.reserve(ports);
+        self.away.reserve(ports.max(BATCH));
         self.segments.reserve(SEGMENTS);
         self.segments_outgoing.reserve(SEGMENTS);
     }
@@ -55,6 +71,7 @@ impl Scratch {
     /// Empties the lists after a batch was lost half-way.
     pub(super) fn recover(&mut self, pool: &mut Pool) {
         self.sending.clear();
+        self.away.clear();
         self.segments_outgoing.clear();
         for segment in self.segments.drain(..) {
             segment.release(pool);
@@ -79,17 +96,18 @@ impl Observer for Moves {
 }
 
 impl Worker {
-    /// Receives one batch from a port and runs it to completion. False if nothing waited, or the port is not listened to
+    /// Receives one batch from a queue and runs it to completion. False if nothing waited, or the queue is not listened to
     /// any more.
-    pub(super) fn serve_port(&mut self, port: PortId, now: Timestamp) -> bool {
-        let Some(Some(attached)) = self.ports.get_mut(port.index()) else {
+    pub(super) fn serve_queue(&mut self, slot: usize, now: Timestamp) -> bool {
+        self.lanes.collect(&mut self.pool);
+        let Some(Some(attached)) = self.queues.get_mut(slot) else {
             return false;
         };
         if !attached.listening {
             return false;
         }
         if let Err(error) = attached.queue.receive(&mut self.pool, &mut self.batch) {
-            self.fail(port, &error);
+            self.fail(slot, &error);
         }
         if self.batch.is_empty() {
             return false;
@@ -97,28 +115,187 @@ impl Worker {
         self.shared.workers[self.index].counters.batch(self.batch.len());
         // Once for the batch: a queue may take frames that no capture has to see afterwards.
         let sinks = self.shared.captures.sinks.load();
-        self.decide(port, now, &sinks);
-        self.send(port, &sinks);
-        for frame in self.batch.drain(..) {
-            frame.release(&mut self.pool);
-        }
-        if let Some(Some(attached)) = self.ports.get_mut(port.index()) {
+        self.decide(slot, now, &sinks);
+        self.send(&sinks);
+        self.give_away(&sinks);
+        if let Some(Some(attached)) = self.queues.get_mut(slot) {
             attached.queue.finish();
         }
         true
     }
 
+    /// Sends what other workers have handed over, at most a batch of each. Returns whether there was any.
+    pub(super) fn serve_lanes(&mut self) -> bool {
+        let mut any = false;
+        let first = self.lanes.next_turn();
+        let workers = self.lanes.workers();
+        for from in (first..workers).chain(0..first) {
+            any |= self.serve_lane(from, BATCH) > 0;
+        }
+        any
+    }
+
+    /// Sends everything that other workers have handed over before the call.
+    pub(super) fn drain_lanes(&mut self) {
+        for from in 0..self.lanes.workers() {
+            let mut left = self.lanes.waiting(from);
+            while left > 0 {
+                left -= self.serve_lane(from, left.min(BATCH)).clamp(1, left);
+            }
+        }
+    }
+
+    /// Sends at most so many frames that a worker has handed over; returns how many these were.
+    fn serve_lane(&mut self, from: usize, limit: usize) -> usize {
+        let mut taken = 0;
+        let mut octets = 0;
+        while taken < limit && octets < BATCH_OCTETS {
+            let Some(handed) = self.lanes.pop(from) else { break };
+            taken += 1;
+            octets += handed.frame.weight();
+            self.arrive(handed);
+        }
+        if taken > 0 {
+            self.send_handed();
+        }
+        taken
+    }
+
+    /// Adds a frame that was handed over to the batch, and to the queue that it is for.
+    pub(super) fn arrive(&mut self, handed: Handed) {
+        let Handed {
+            port,
+            queue,
+            tag,
+            frame,
+        } = handed;
+        if let Some(Some(known)) = self.ports.get_mut(port.index()) {
+            if known.coming == Some(queue) {
+                known.held.push_back(Handed {
+                    port,
+                    queue,
+                    tag,
+                    frame,
+                });
+                return;
+            }
+            let slot = known.slot(queue);
+            if let Some(Some(attached)) = slot.and_then(|slot| self.queues.get_mut(slot)) {
+                if attached.outgoing.is_empty() {
+                    self.scratch.sending.extend(slot);
+                }
+                attached.outgoing.push(Outgoing {
+                    frame: self.batch.len() as u16,
+                    tag,
+                    sole: false,
+                    outcome: Ok(()),
+                });
+            } else {
+                // The port's device has gone meanwhile.
+                let (frames, _) = frame.offload.wire_frames(frame.len());
+                known.counters.count_drop(DropReason::TxPortDown, frames);
+            }
+        }
+        self.batch.push(frame);
+    }
+
+    /// Sends a batch of frames that were handed over, and lets go of them.
+    pub(super) fn send_handed(&mut self) {
+        let sinks = self.shared.captures.sinks.load();
+        self.send(&sinks);
+        drop(sinks);
+        self.release_batch();
+    }
+
+    /// Lets go of a batch of frames that were handed over.
+    pub(super) fn release_batch(&mut self) {
+        for frame in self.batch.drain(..) {
+            self.lanes.release(frame, &mut self.pool);
+        }
+    }
+
+    /// Hands the frames that leave by other workers' queues over to them, and lets go of the others.
+    fn give_away(&mut self, sinks: &[Arc<Sink>]) {
+        if self.scratch.away.is_empty() {
+            for frame in self.batch.drain(..) {
+                frame.release(&mut self.pool);
+            }
+            return;
+        }
+        let Self {
+            index: me,
+            shared,
+            ports,
+            batch,
+            scratch,
+            pool,
+            lanes,
+            ..
+        } = self;
+        let counters = &shared.workers[*me].counters;
+        let mut away = scratch.away.drain(..).peekable();
+        for (number, frame) in batch.drain(..).enumerate() {
+            let is_of = |item: &Away| usize::from(item.frame) == number;
+            let mut frame = Some(frame);
+            while let Some(item) = away.next_if(is_of) {
+                let last = !away.peek().is_some_and(is_of);
+                let (Some(Some(port)), Some(own)) = (ports.get_mut(item.port.index()), &mut frame) else {
+                    continue;
+                };
+                let copy = if !lanes.has_room(usize::from(item.worker)) {
+                    Err(DropReason::WorkerQueueFull)
+                } else if !last || own.umem() != 0 {
+                    // A UMEM's chunk stays, so that its socket finds it in this pool.
+                    own.copy(pool).ok_or(DropReason::NoBuffer)
+                } else if own.gather(pool) {
+                    frame.take().ok_or(DropReason::NoBuffer)
+                } else {
+                    Err(DropReason::NoBuffer)
+                };
+                match (copy, &frame) {
+                    (Ok(copy), _) => {
+                        let handed = Handed {
+                            port: item.port,
+                            queue: item.queue,
+                            tag: item.tag,
+                            frame: copy,
+                        };
+                        counters.handed_over();
+                        if let Some(handed) = lanes.push(usize::from(item.worker), handed) {
+                            port.held.push_back(handed);
+                        }
+                    }
+                    (Err(reason), Some(frame)) => {
+                        let (frames, _) = frame.offload.wire_frames(frame.len());
+                        port.counters.count_drop(reason, frames);
+                        capture::offer(sinks, item.port, Seen::Dropped(reason), frame.bytes());
+                    }
+                    (Err(_), None) => {}
+                }
+            }
+            if let Some(frame) = frame {
+                frame.release(pool);
+            }
+        }
+        let workers = &shared.workers;
+        lanes.wake(|to| &workers[to].sleeping, |to| workers[to].waker.wake());
+    }
+
     /// Decides about each frame, and lists the copies at the ports that they leave by.
-    fn decide(&mut self, port: PortId, now: Timestamp, sinks: &[Arc<Sink>]) {
-        let Some(Some(attached)) = self.ports.get(port.index()) else {
+    fn decide(&mut self, slot: usize, now: Timestamp, sinks: &[Arc<Sink>]) {
+        let Some(Some(attached)) = self.queues.get(slot) else {
             return;
         };
+        let port = attached.port;
         let counters = Arc::clone(&attached.counters);
+        let load = Arc::clone(&attached.load);
         counters.set_queue_depth(self.batch.len() as u64);
+        let mut work = 0;
         let tpid = self.snapshot.port(port).and_then(|port| port.vlan.tpid());
         for (index, frame) in self.batch.iter_mut().enumerate() {
             let (frames, octets) = frame.offload.wire_frames(frame.len());
             counters.receive.count(destination(frame.bytes()), frames, octets);
+            work += assign::work(frame.len());
             if !sinks.is_empty() {
                 // Without a buffer only the front is seen.
                 let _ = frame.gather(&mut self.pool);
@@ -159,31 +336,49 @@ impl Worker {
                 .counters
                 .flood_copies((hops.len() as u64 - 1) * frames);
             for hop in hops {
-                match self.ports.get_mut(hop.port.index()) {
-                    Some(Some(egress)) => {
-                        if egress.outgoing.is_empty() {
-                            self.scratch.sending.push(hop.port);
+                let Some(Some(egress)) = self.ports.get(hop.port.index()) else {
+                    // Between a device's going and the snapshot without it.
+                    counters.count_drop(DropReason::TxPortDown, frames);
+                    continue;
+                };
+                match egress.way(frame) {
+                    Way::Own(slot) => {
+                        let Some(Some(attached)) = self.queues.get_mut(slot) else {
+                            continue;
+                        };
+                        if attached.outgoing.is_empty() {
+                            self.scratch.sending.push(slot);
                         }
-                        egress.outgoing.push(Outgoing {
+                        attached.outgoing.push(Outgoing {
                             frame: index as u16,
                             tag: hop.tag,
                             sole: hops.len() == 1 && sinks.is_empty(),
                             outcome: Ok(()),
                         });
                     }
-                    // Between a device's going and the snapshot without it.
-                    _ => counters.count_drop(DropReason::TxPortDown, frames),
+                    Way::Away { queue, worker } => self.scratch.away.push(Away {
+                        frame: index as u16,
+                        port: hop.port,
+                        queue,
+                        worker,
+                        tag: hop.tag,
+                    }),
+                    // As above, or none of the port's queues is in use.
+                    Way::Nowhere if egress.is_gone() => counters.count_drop(DropReason::TxPortDown, frames),
+                    Way::Nowhere => egress.counters.count_drop(DropReason::TxPortDown, frames),
                 }
             }
         }
+        load.batch(self.batch.len(), work);
     }
 
-    /// Sends what the batch left at each port, and counts it.
-    fn send(&mut self, from: PortId, sinks: &[Arc<Sink>]) {
-        while let Some(port) = self.scratch.sending.pop() {
-            let Some(Some(egress)) = self.ports.get_mut(port.index()) else {
+    /// Sends what the batch left at each queue, and counts it.
+    fn send(&mut self, sinks: &[Arc<Sink>]) {
+        while let Some(slot) = self.scratch.sending.pop() {
+            let Some(Some(egress)) = self.queues.get_mut(slot) else {
                 continue;
             };
+            let port = egress.port;
             let mut outgoing = std::mem::take(&mut egress.outgoing);
             if egress.failed {
                 let failure = SendFailure {
@@ -225,7 +420,7 @@ impl Worker {
                     .is_none_or(|last| last.elapsed().as_secs() >= SEND_FAILURES_APART);
                 if due {
                     egress.send_failed = Some(std::time::Instant::now());
-                    tracing::debug!(?from, ?port, errno = failure.errno, "sending failed");
+                    tracing::debug!(?port, errno = failure.errno, "sending failed");
                     self.shared.events.tell(Event::SendFailed {
                         port,
                         errno: failure.errno,

@@ -1,15 +1,21 @@
 //! A worker: one thread that runs every frame of its queues to completion.
 //!
-//! It owns one queue of every port, its own buffers and its own counters; nothing that another thread can hold is
-//! taken on a frame's way (the MAC table's writer lock is only ever tried). It reads one snapshot and one
-//! time per batch. Changes reach it as [`Command`]s between batches. It sleeps in epoll when no frame waits: after a
-//! batch it looks again for [`SPIN`] before it does, so that a busy port costs no wake-up per frame. Ports that just had
-//! frames are hot: they are read again, in turns, before the kernel is asked about all ports ([`HOT_BATCHES`]).
+//! It owns some queues of some ports ([`queues`]), its own buffers and its own counters; nothing that another thread can hold is
+//! taken on a frame's way (the MAC table's writer lock is only ever tried). Frames for queues that others own go to them by [`lanes`]. It reads one
+//! snapshot and one time per batch. Changes reach it as [`Command`]s between batches. It sleeps in epoll when no frame waits: after a
+//! batch it looks again for [`SPIN`] before it does, so that a busy port costs no wake-up per frame. Queues that just had
+//! frames are hot: they are read again, in turns, before the kernel is asked about all ([`HOT_BATCHES`]).
+//!
+//! What threads share: the snapshot, its tables (lock-free to read), the lanes' rings, the flag of a worker that sleeps, and for each queue whether
+//! it takes frames; counters are written by one thread and read by others. All else is the worker's own.
 
 mod awake;
 mod batch;
+pub(crate) mod lanes;
+pub(crate) mod queues;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender};
@@ -17,14 +23,15 @@ use switch_core::id::PortId;
 use switch_core::snapshot::Snapshot;
 
 use crate::Shared;
-use crate::events::Event;
 use crate::frame::Frame;
 use crate::io::{BATCH, Outgoing, Queue};
 use crate::pool::Pool;
-use crate::stats::PortCounters;
+use crate::stats::{PortCounters, QueueCounters};
 use crate::sys::poll::Poller;
 
 use batch::Scratch;
+use lanes::Lanes;
+use queues::{Arrival, Layout, Port};
 
 /// How long a worker looks for more frames after a batch before it sleeps.
 const SPIN: Duration = Duration::from_micros(20);
@@ -37,7 +44,7 @@ const SPIN: Duration = Duration::from_micros(20);
 /// [`BATCH_OCTETS`](crate::io::BATCH_OCTETS). A first look at [`READY`] ports costs four times that anyway.
 const HOT_BATCHES: usize = 16;
 
-/// Chunks of a worker: a batch, the frames that a super-frame becomes, and some to spare.
+/// Chunks of a worker for itself: a batch, the frames that a super-frame becomes, and some to spare.
 const CHUNKS: usize = 3 * BATCH;
 
 /// Ready ports taken from the kernel at once.
@@ -48,31 +55,54 @@ const WAKE: u64 = u64::MAX;
 
 /// What the control plane asks of a worker. Each carries a sender that the worker drops when it is done.
 pub(crate) enum Command {
-    /// Take a queue of a port. The one that was there before goes back.
+    /// Know a port, and take these of its queues. Those that were there before go back.
     Attach {
         port: PortId,
-        queue: Box<dyn Queue>,
+        layout: Layout,
+        queues: Vec<Arrival>,
         counters: Arc<PortCounters>,
         done: Sender<Box<dyn Queue>>,
     },
-    /// Give a port's queue back; closing it takes long, so that is not for the worker.
+    /// Give the queues of ports back; closing them takes long, so that is not for the worker.
     Detach {
-        port: PortId,
-        done: Sender<Box<dyn Queue>>,
+        ports: Arc<[PortId]>,
+        done: Sender<(PortId, Box<dyn Queue>)>,
     },
     /// Read this snapshot from now on.
     Snapshot {
         snapshot: Arc<Snapshot>,
         done: Sender<()>,
     },
+    /// Send everything that was handed over before.
+    Fence { done: Sender<()> },
+    /// A queue moves, first step ([`queues`]).
+    Route {
+        port: PortId,
+        queue: u16,
+        to: u16,
+        done: Sender<()>,
+    },
+    /// The second.
+    Release {
+        port: PortId,
+        queue: u16,
+        to: u16,
+        done: Sender<Box<dyn Queue>>,
+    },
+    /// The last.
+    Arrive { port: PortId, arrival: Arrival },
     /// End.
     Stop,
 }
 
-/// A port as its worker has it.
+/// A queue as its worker has it.
 struct Attached {
     queue: Box<dyn Queue>,
+    port: PortId,
+    /// Which of the port's queues.
+    number: u16,
     counters: Arc<PortCounters>,
+    load: Arc<QueueCounters>,
     /// Whether the poller waits for it.
     listening: bool,
     /// Its device broke, or cannot be waited for.
@@ -92,14 +122,17 @@ pub(crate) struct Worker {
     poller: Poller,
     snapshot: Arc<Snapshot>,
     /// By [`PortId::index`].
-    ports: Vec<Option<Attached>>,
+    ports: Vec<Option<Port>>,
+    /// A slot for each queue of this worker.
+    queues: Vec<Option<Attached>>,
+    lanes: Lanes,
     pool: Pool,
     batch: Vec<Frame>,
     scratch: Scratch,
-    /// Ports that had frames when they were last read, each once; kept for its memory.
-    hot: Vec<PortId>,
-    /// Ports that are asked in every round, each once.
-    awake: Vec<PortId>,
+    /// Slots of queues that had frames when they were last read, each once; kept for its memory.
+    hot: Vec<usize>,
+    /// Slots of queues that are asked in every round, each once.
+    awake: Vec<usize>,
     /// Second in which kernel drops were last asked for.
     drops_asked: u64,
 }
@@ -109,6 +142,7 @@ impl Worker {
         index: usize,
         shared: Arc<Shared>,
         commands: Receiver<Command>,
+        lanes: Lanes,
     ) -> std::io::Result<Self> {
         let poller = Poller::new(READY)?;
         poller.add(shared.workers[index].waker.fd(), WAKE)?;
@@ -119,7 +153,9 @@ impl Worker {
             poller,
             snapshot: Arc::new(Snapshot::empty()),
             ports: Vec::new(),
-            pool: Pool::new(CHUNKS),
+            queues: Vec::new(),
+            pool: Pool::new(CHUNKS + lanes.lends()),
+            lanes,
             batch: Vec::with_capacity(BATCH),
             scratch: Scratch::default(),
             hot: Vec::with_capacity(READY),
@@ -149,29 +185,36 @@ impl Worker {
 
     fn serve(&mut self) {
         let mut last_work = Instant::now();
+        let shared = Arc::clone(&self.shared);
+        let own = &shared.workers[self.index];
         loop {
-            let look_on = last_work.elapsed() < SPIN || self.lay_all();
+            let look_on =
+                last_work.elapsed() < SPIN || self.lay_all() || !self.lanes.fall_asleep(&own.sleeping);
             let timeout = look_on.then_some(Duration::ZERO);
             if let Err(error) = self.poller.wait(timeout) {
                 tracing::error!(worker = self.index, %error, "waiting for frames failed");
+            }
+            if !look_on {
+                own.sleeping.store(false, Relaxed);
             }
             let mut started = None;
             self.hot.clear();
             for index in 0..self.poller.len() {
                 let number = self.poller.ready(index);
                 if number == WAKE {
-                    self.shared.workers[self.index].waker.clear();
+                    own.waker.clear();
                 }
                 if !self.commands.is_empty() && self.obey() {
                     return;
                 }
-                if let Some(port) = u16::try_from(number).ok().and_then(PortId::new)
-                    && !self.wake(port)
-                {
-                    let now = self.shared.now();
-                    started.get_or_insert(now);
-                    if self.serve_port(port, now) {
-                        self.hot.push(port);
+                if number != WAKE {
+                    let slot = number as usize;
+                    if !self.wake(slot) {
+                        let now = self.shared.now();
+                        started.get_or_insert(now);
+                        if self.serve_queue(slot, now) {
+                            self.hot.push(slot);
+                        }
                     }
                 }
             }
@@ -179,137 +222,51 @@ impl Worker {
                 started.get_or_insert(self.shared.now());
                 self.serve_awake();
             }
-            if !self.hot.is_empty() {
-                if self.serve_hot() {
+            let mut handed = false;
+            if self.lanes.waits() {
+                started.get_or_insert(self.shared.now());
+                handed = self.serve_lanes();
+            }
+            if handed || !self.hot.is_empty() {
+                if self.serve_hot(handed) {
                     return;
                 }
                 let now = self.shared.now();
                 let busy = started.map_or(Duration::ZERO, |started| now.since(started));
-                self.shared.workers[self.index]
-                    .counters
-                    .busy(busy.as_nanos() as u64);
+                own.counters.busy(busy.as_nanos() as u64);
                 last_work = Instant::now();
                 self.ask_kernel_drops(now.as_nanos() / 1_000_000_000);
             }
         }
     }
 
-    /// Serves the hot ports in whole rounds, so that each has as many turns as the others; one that is dry is hot no longer.
-    /// True to end.
-    fn serve_hot(&mut self) -> bool {
-        for _ in 0..HOT_BATCHES / self.hot.len() {
+    /// Serves the hot queues in whole rounds, so that each has as many turns as the others, and in each round what was `handed` over; a
+    /// queue that is dry is hot no longer. True to end.
+    fn serve_hot(&mut self, mut handed: bool) -> bool {
+        for _ in 0..HOT_BATCHES / (self.hot.len() + usize::from(handed)) {
             let mut still = 0;
             for index in 0..self.hot.len() {
                 if !self.commands.is_empty() && self.obey() {
                     return true;
                 }
-                let port = self.hot[index];
-                if self.serve_port(port, self.shared.now()) {
-                    self.hot[still] = port;
+                let slot = self.hot[index];
+                if self.serve_queue(slot, self.shared.now()) {
+                    self.hot[still] = slot;
                     still += 1;
                 }
             }
             self.hot.truncate(still);
-            if still == 0 {
+            if self.lanes.waits() {
+                if !self.commands.is_empty() && self.obey() {
+                    return true;
+                }
+                handed = self.serve_lanes();
+            }
+            if still == 0 && !handed {
                 break;
             }
         }
         false
-    }
-
-    /// Carries out what the control plane asks. True to end.
-    fn obey(&mut self) -> bool {
-        while let Ok(command) = self.commands.try_recv() {
-            match command {
-                Command::Attach {
-                    port,
-                    queue,
-                    counters,
-                    done,
-                } => {
-                    if let Some(old) = self.take_port(port) {
-                        // The asker waits for exactly this, and a lost queue only closes here instead of there.
-                        let _ = done.send(old.queue);
-                    }
-                    if self.ports.len() <= port.index() {
-                        self.ports.resize_with(port.index() + 1, || None);
-                    }
-                    self.ports[port.index()] = Some(Attached {
-                        queue,
-                        counters,
-                        listening: false,
-                        failed: false,
-                        send_failed: None,
-                        awake: None,
-                        outgoing: Vec::with_capacity(BATCH),
-                    });
-                    self.listen();
-                }
-                Command::Detach { port, done } => {
-                    if let Some(old) = self.take_port(port) {
-                        let _ = done.send(old.queue);
-                    }
-                }
-                Command::Snapshot { snapshot, done } => {
-                    self.scratch.reserve(snapshot.ports().count());
-                    self.snapshot = snapshot;
-                    self.listen();
-                    drop(done);
-                }
-                Command::Stop => return true,
-            }
-        }
-        false
-    }
-
-    /// Waits for the ports that the snapshot has, and for no others: what they receive stays with the kernel.
-    fn listen(&mut self) {
-        for (index, slot) in self.ports.iter_mut().enumerate() {
-            let Some(attached) = slot else { continue };
-            let Some(port) = u16::try_from(index).ok().and_then(PortId::new) else {
-                continue;
-            };
-            let wanted = self.snapshot.port(port).is_some() && !attached.failed;
-            if wanted && !attached.listening {
-                match self.poller.add(attached.queue.readiness(), u64::from(port.get())) {
-                    Ok(()) => attached.listening = true,
-                    Err(error) => {
-                        attached.failed = true;
-                        self.shared.events.tell(Event::PortFailed {
-                            port,
-                            errno: error.raw_os_error().unwrap_or(0),
-                        });
-                    }
-                }
-            } else if !wanted && attached.listening {
-                self.poller.remove(attached.queue.readiness());
-                attached.listening = false;
-            }
-        }
-    }
-
-    fn take_port(&mut self, port: PortId) -> Option<Attached> {
-        let mut attached = self.ports.get_mut(port.index())?.take()?;
-        attached.queue.retire(&mut self.pool);
-        if attached.listening {
-            self.poller.remove(attached.queue.readiness());
-        }
-        Some(attached)
-    }
-
-    /// The device of a port broke: it is left alone until it is attached again.
-    fn fail(&mut self, port: PortId, error: &std::io::Error) {
-        if let Some(Some(attached)) = self.ports.get_mut(port.index()) {
-            if attached.listening {
-                self.poller.remove(attached.queue.readiness());
-                attached.listening = false;
-            }
-            attached.failed = true;
-            self.shared.events.tell(Event::PortFailed {
-                port,
-                errno: error.raw_os_error().unwrap_or(0),
-            });
-        }
     }
 
     fn ask_kernel_drops(&mut self, second: u64) {
@@ -318,7 +275,7 @@ impl Worker {
         }
         self.drops_asked = second;
         self.scratch.new_second();
-        for attached in self.ports.iter_mut().flatten() {
+        for attached in self.queues.iter_mut().flatten() {
             let drops = attached.queue.take_kernel_drops();
             if drops > 0 {
                 attached.counters.add_kernel_drops(drops);
@@ -328,17 +285,16 @@ impl Worker {
 
     /// Makes the state whole again after a batch was lost half-way.
     fn recover(&mut self) {
-        for attached in self.ports.iter_mut().flatten() {
+        for attached in self.queues.iter_mut().flatten() {
             attached.outgoing.clear();
         }
         self.hot.clear();
         self.scratch.recover(&mut self.pool);
-        for frame in self.batch.drain(..) {
-            frame.release(&mut self.pool);
-        }
+        self.release_batch();
+        self.lanes.collect(&mut self.pool);
         // A buffer that was just going from hand to hand is lost.
-        if self.pool.free() < 2 * BATCH {
-            self.pool = Pool::new(CHUNKS);
+        if self.pool.free() + self.lanes.lent() < self.lanes.lends() + 2 * BATCH {
+            self.pool = Pool::new(CHUNKS + self.lanes.lends());
         }
     }
 }

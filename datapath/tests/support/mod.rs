@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod channel;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
@@ -110,9 +112,13 @@ pub fn snapshot(generation: u64, ports: Vec<Port>) -> Arc<Snapshot> {
 }
 
 pub fn start() -> Datapath {
+    start_workers(1)
+}
+
+pub fn start_workers(workers: usize) -> Datapath {
     Datapath::start(
         &Options {
-            workers: 1,
+            workers,
             cores: Vec::new(),
         },
         Box::new(|| {}),

@@ -20,4 +20,5 @@ mod vhost_hostile;
 mod vhost_user;
 mod vlan;
 mod wires;
+mod workers;
 mod xdp;

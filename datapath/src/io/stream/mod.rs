@@ -1,8 +1,7 @@
 //! Stream ports: frames behind their length on a Unix stream socket, as QEMU's `-netdev stream` (from QEMU 7.2 on) and passt speak it.
 //! Neither side needs root, shared memory or a netdev. Nothing travels beside a frame: the switch segments and sums for such a port.
 //!
-//! One worker owns the connection (`Owner`), chosen by the socket's path so that ports spread; the others hand their frames over to it
-//! (`handover`). A connection is read as much at once as there is, and frames are found in the buffer ([`framing`]); a batch is written
+//! A connection is one queue (`Owner`): one worker reads and writes it. A connection is read as much at once as there is, and frames are found in the buffer ([`framing`]); a batch is written
 //! with one call. What the socket takes only a part of is kept and goes first, so no frame is ever cut in two: who reads too
 //! slowly loses whole frames of its own.
 //!
@@ -11,17 +10,14 @@
 //! side sends stops more than its own connection.
 
 pub mod framing;
-mod handover;
 mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::time::TimeSpec;
@@ -30,14 +26,13 @@ use switch_core::offload::Capabilities;
 use switch_core::verdict::DropReason;
 
 use self::framing::{BadLength, Inbox, LENGTH, Outbox};
-use self::handover::{Incoming, Port, handover};
 use self::socket::{Backoff, Listener, dial, enlarge, unreachable};
 use super::{
     BATCH, BATCH_OCTETS, OpenError, Outgoing, Peer, PeerSink, Queue, SendFailure, SocketMode, StreamSpec,
 };
 use crate::frame::Frame;
 use crate::pool::{HEADROOM, MAX_FRAME, Pool};
-use crate::sys::poll::Poller;
+use crate::sys::poll::{Poller, Waker};
 
 /// Numbers in the owner's epoll set.
 const CONNECTION: u64 = 0;
@@ -54,24 +49,9 @@ const STABLE: Duration = Duration::from_secs(5);
 /// Batches between two looks at what else is ready, while the connection always has frames.
 const LOOK: u32 = 64;
 
-/// Opens the port: listens, or begins to connect. One queue per worker.
+/// Opens the port: listens, or begins to connect. A connection is one queue.
 pub fn open(spec: &StreamSpec, peer: PeerSink) -> Result<Vec<Box<dyn Queue>>, OpenError> {
-    let error = |what| move |source| OpenError::from_socket(&spec.socket, what, source);
-    let port = Arc::new(Port::new().map_err(error("making a waker"))?);
-    let mut hasher = DefaultHasher::new();
-    spec.socket.hash(&mut hasher);
-    let workers = spec.queues.max(1);
-    // The remainder is smaller than the number of workers.
-    let owner = (hasher.finish() % workers as u64) as usize;
-    let mut queues: Vec<Box<dyn Queue>> = Vec::with_capacity(workers);
-    let mut incoming = Vec::with_capacity(workers - 1);
-    for _ in 1..workers {
-        let (into, outbound) = handover(&port).map_err(error("making a waker"))?;
-        incoming.push(into);
-        queues.push(Box::new(outbound));
-    }
-    queues.insert(owner, Box::new(Owner::new(spec, port, incoming, peer)?));
-    Ok(queues)
+    Ok(vec![Box::new(Owner::new(spec, peer)?)])
 }
 
 /// Says that none of these was sent.
@@ -100,9 +80,8 @@ struct Owner {
     outbox: Outbox,
     /// The epoll set waits for room to write.
     wants_room: bool,
-    /// Frames of the other workers.
-    incoming: Vec<Incoming>,
-    port: Arc<Port>,
+    /// Makes us readable.
+    waker: Waker,
     /// The waker is signalled by ourselves, because whole frames wait in the inbox.
     signalled: bool,
     poller: Poller,
@@ -118,17 +97,13 @@ struct Owner {
 }
 
 impl Owner {
-    fn new(
-        spec: &StreamSpec,
-        port: Arc<Port>,
-        incoming: Vec<Incoming>,
-        peer: PeerSink,
-    ) -> Result<Self, OpenError> {
+    fn new(spec: &StreamSpec, peer: PeerSink) -> Result<Self, OpenError> {
         let path = spec.socket.clone();
         let error = |what| {
             let path = path.clone();
             move |source: io::Error| OpenError::from_socket(&path, what, source)
         };
+        let waker = Waker::new().map_err(error("making a waker"))?;
         let poller = Poller::new(SOURCES).map_err(error("making an epoll set"))?;
         let timer = TimerFd::new(
             ClockId::CLOCK_MONOTONIC,
@@ -138,7 +113,7 @@ impl Owner {
         .map_err(error("making a timer"))?;
         poller
             .add(timer.as_fd(), TIMER)
-            .and_then(|()| poller.add(port.waker.fd(), WAKER))
+            .and_then(|()| poller.add(waker.fd(), WAKER))
             .map_err(error("waiting for it"))?;
         let listener = match spec.mode {
             SocketMode::Server => Some(Listener::bind(&path)?),
@@ -152,8 +127,7 @@ impl Owner {
             inbox: Inbox::default(),
             outbox: Outbox::with_room(),
             wants_room: false,
-            incoming,
-            port,
+            waker,
             signalled: false,
             poller,
             timer,
@@ -253,7 +227,6 @@ impl Owner {
             since: Instant::now(),
             turned_away: false,
         });
-        self.port.set_present(true);
         self.told = None;
         self.peer.tell(Peer::Present);
     }
@@ -274,11 +247,9 @@ impl Owner {
             return;
         };
         self.poller.remove(connection.stream.as_fd());
-        self.port.set_present(false);
         self.inbox.clear();
         self.outbox.clear();
         self.wants_room = false;
-        self.incoming.iter_mut().for_each(Incoming::discard);
         if connection.since.elapsed() >= STABLE {
             self.backoff.reset();
         }
@@ -363,47 +334,23 @@ impl Owner {
     fn settle(&mut self) {
         let more = self.inbox.has_more();
         if more && !self.signalled {
-            self.port.waker.wake();
+            self.waker.wake();
         } else if !more && self.signalled {
-            self.port.waker.clear();
+            self.waker.clear();
         }
         self.signalled = more;
-        if !more && self.port.is_told() {
-            self.take_over();
-        }
     }
 
     // Sending.
 
-    /// Sends what the other workers have handed over, if they told of it.
-    fn take_over(&mut self) {
-        if !self.port.is_told() {
-            return;
-        }
-        if !self.signalled {
-            self.port.waker.clear();
-        }
-        if self.port.was_told() {
-            self.flush();
-        }
-    }
-
     /// Sends what waits, as far as the socket takes it.
     fn flush(&mut self) {
         let Some(connection) = &self.connection else {
-            self.incoming.iter_mut().for_each(Incoming::discard);
             return;
         };
-        let stream = &connection.stream;
         // A broken connection shows when it is read; what is kept goes with it.
-        let mut free = send_rest(stream, &mut self.outbox).unwrap_or(false);
-        for incoming in &mut self.incoming {
-            if free {
-                free = send_staged(stream, &mut self.outbox, incoming).unwrap_or(false);
-            }
-        }
-        let waits = !self.outbox.rest().is_empty() || self.incoming.iter().any(Incoming::waits);
-        self.want_room(waits);
+        let free = send_rest(&connection.stream, &mut self.outbox).unwrap_or(false);
+        self.want_room(!free);
     }
 
     fn want_room(&mut self, wanted: bool) {
@@ -454,43 +401,8 @@ fn send_rest(stream: &UnixStream, outbox: &mut Outbox) -> io::Result<bool> {
     Ok(outbox.rest().is_empty())
 }
 
-/// Sends what one worker has handed over. False if the socket is full.
-fn send_staged(stream: &UnixStream, outbox: &mut Outbox, incoming: &mut Incoming) -> io::Result<bool> {
-    // Two batches at most: a worker that goes on handing over must not keep us here.
-    for _ in 0..2 {
-        let mut slices = [IoSlice::new(&[]); BATCH];
-        let mut count = 0;
-        for (slice, slot) in slices.iter_mut().zip(incoming.staged()) {
-            *slice = IoSlice::new(slot.bytes());
-            count += 1;
-        }
-        if count == 0 {
-            return Ok(true);
-        }
-        let mut sent = write(stream, &slices[..count])?;
-        for _ in 0..count {
-            let Some(slot) = incoming.staged().front() else {
-                break;
-            };
-            let len = slot.bytes().len();
-            if sent == 0 {
-                return Ok(false);
-            }
-            if sent < len {
-                outbox.keep(&slot.bytes()[sent..]);
-                incoming.retire();
-                return Ok(false);
-            }
-            sent -= len;
-            incoming.retire();
-        }
-    }
-    Ok(true)
-}
-
 impl Queue for Owner {
     fn receive(&mut self, pool: &mut Pool, batch: &mut Vec<Frame>) -> io::Result<bool> {
-        self.take_over();
         if self.connection.is_some() {
             self.read(pool, batch);
         }

@@ -18,8 +18,7 @@ const BOUND: Duration = Duration::from_secs(20);
 
 struct World {
     events: Arc<Events>,
-    queues: Vec<Box<dyn Queue>>,
-    owner: usize,
+    queue: Box<dyn Queue>,
     pool: Pool,
     poller: Poller,
     received: Vec<Vec<u8>>,
@@ -27,23 +26,18 @@ struct World {
 }
 
 impl World {
-    fn new(socket: &Path, mode: SocketMode, workers: usize) -> Self {
+    fn new(socket: &Path, mode: SocketMode) -> Self {
         let events = Arc::new(Events::new(Box::new(|| {})));
         let spec = StreamSpec {
             socket: socket.to_owned(),
             mode,
-            queues: workers,
         };
-        let queues = open(&spec, PeerSink::new(&events)).unwrap();
-        let mut hasher = DefaultHasher::new();
-        socket.hash(&mut hasher);
-        let owner = (hasher.finish() % workers as u64) as usize;
+        let queue = open(&spec, PeerSink::new(&events)).unwrap().swap_remove(0);
         let poller = Poller::new(1).unwrap();
-        poller.add(queues[owner].readiness(), 0).unwrap();
+        poller.add(queue.readiness(), 0).unwrap();
         Self {
             events,
-            queues,
-            owner,
+            queue,
             pool: Pool::new(3 * BATCH),
             poller,
             received: Vec::new(),
@@ -65,8 +59,7 @@ impl World {
 
     fn serve(&mut self) {
         let mut batch = Vec::new();
-        let owner = &mut self.queues[self.owner];
-        owner.receive(&mut self.pool, &mut batch).unwrap();
+        self.queue.receive(&mut self.pool, &mut batch).unwrap();
         assert!(batch.len() <= BATCH);
         for frame in batch {
             self.faults += usize::from(frame.fault.is_some());
@@ -94,8 +87,8 @@ impl World {
         }
     }
 
-    /// Sends frames by a worker's queue; which of them went.
-    fn send(&mut self, worker: usize, frames: &[Vec<u8>]) -> Vec<Result<(), DropReason>> {
+    /// Sends frames; which of them went.
+    fn send(&mut self, frames: &[Vec<u8>]) -> Vec<Result<(), DropReason>> {
         let mut outcomes = Vec::new();
         for frames in frames.chunks(BATCH) {
             let mut batch = Vec::new();
@@ -111,7 +104,7 @@ impl World {
                     outcome: Ok(()),
                 });
             }
-            self.queues[worker].transmit(&mut batch, &mut outgoing);
+            self.queue.transmit(&mut batch, &mut outgoing);
             outcomes.extend(
                 outgoing
                     .iter()
@@ -153,9 +146,9 @@ fn read_frame(stream: &mut UnixStream) -> Vec<u8> {
 }
 
 /// A port that listens, and its peer.
-fn connected(dir: &Path, workers: usize) -> (World, UnixStream) {
+fn connected(dir: &Path) -> (World, UnixStream) {
     let path = dir.join("vm.sock");
-    let mut world = World::new(&path, SocketMode::Server, workers);
+    let mut world = World::new(&path, SocketMode::Server);
     let peer = UnixStream::connect(&path).unwrap();
     peer.set_read_timeout(Some(BOUND)).unwrap();
     peer.set_write_timeout(Some(BOUND)).unwrap();
@@ -166,7 +159,7 @@ fn connected(dir: &Path, workers: usize) -> (World, UnixStream) {
 #[test]
 fn frames_go_both_ways_in_whatever_pieces_they_come() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut world, mut peer) = connected(dir.path(), 1);
+    let (mut world, mut peer) = connected(dir.path());
     let frames: Vec<_> = [60, 1514, 9018, 14, 61]
         .iter()
         .enumerate()
@@ -181,7 +174,7 @@ fn frames_go_both_ways_in_whatever_pieces_they_come() {
     world.serve_until("all frames", |world| world.received.len() == frames.len());
     assert_eq!(world.received, frames);
 
-    assert_eq!(world.send(0, &frames), [Ok(()); 5]);
+    assert_eq!(world.send(&frames), [Ok(()); 5]);
     for frame in &frames {
         assert_eq!(read_frame(&mut peer), *frame);
     }
@@ -190,7 +183,7 @@ fn frames_go_both_ways_in_whatever_pieces_they_come() {
 #[test]
 fn more_frames_than_a_batch_are_asked_for_again() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut world, mut peer) = connected(dir.path(), 1);
+    let (mut world, mut peer) = connected(dir.path());
     let frames: Vec<_> = (0..1000).map(|n| frame(n, 60)).collect();
     peer.write_all(&on_wire(&frames)).unwrap();
     world.serve_until("all frames", |world| world.received.len() == frames.len());
@@ -203,7 +196,7 @@ fn more_frames_than_a_batch_are_asked_for_again() {
 #[test]
 fn a_frame_that_is_too_long_for_the_switch_costs_itself_only() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut world, mut peer) = connected(dir.path(), 1);
+    let (mut world, mut peer) = connected(dir.path());
     let frames = [frame(0, LONGEST), frame(1, 60)];
     let wire = on_wire(&frames);
     let writer = std::thread::spawn(move || peer.write_all(&wire).map(|()| peer));
@@ -217,7 +210,7 @@ fn a_frame_that_is_too_long_for_the_switch_costs_itself_only() {
 #[test]
 fn a_length_that_no_frame_has_ends_the_connection_and_the_next_may_come() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut world, mut peer) = connected(dir.path(), 1);
+    let (mut world, mut peer) = connected(dir.path());
     for garbage in [&b"\0\0\0\0"[..], b"GET / HTTP/1.1\r\n\r\n", &[0xff; 100_000]] {
         let good = frame(7, 60);
         peer.write_all(&on_wire(std::slice::from_ref(&good))).unwrap();
@@ -226,7 +219,7 @@ fn a_length_that_no_frame_has_ends_the_connection_and_the_next_may_come() {
         let reason = world.absent();
         assert!(reason.contains("announced a frame of"), "{reason}");
         assert_eq!(world.received.pop().as_ref(), Some(&good));
-        assert_eq!(world.send(0, &[good]), [Err(DropReason::TxPortDown)]);
+        assert_eq!(world.send(&[good]), [Err(DropReason::TxPortDown)]);
         peer = UnixStream::connect(dir.path().join("vm.sock")).unwrap();
         assert_eq!(world.peer(), Peer::Present);
     }
@@ -235,7 +228,7 @@ fn a_length_that_no_frame_has_ends_the_connection_and_the_next_may_come() {
 #[test]
 fn half_a_frame_is_forgotten_with_its_connection() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut world, mut peer) = connected(dir.path(), 1);
+    let (mut world, mut peer) = connected(dir.path());
     peer.write_all(&on_wire(&[frame(1, 100)])[..50]).unwrap();
     drop(peer);
     assert!(world.absent().contains("closed"));
@@ -255,7 +248,7 @@ fn reader(mut peer: UnixStream, count: usize) -> std::thread::JoinHandle<Vec<usi
 #[test]
 fn who_reads_too_slowly_loses_whole_frames_and_no_parts_of_them() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut world, peer) = connected(dir.path(), 1);
+    let (mut world, peer) = connected(dir.path());
     let mut went = Vec::new();
     let mut sent = 0;
     // Several rounds: full, emptied in part, full again.
@@ -263,7 +256,7 @@ fn who_reads_too_slowly_loses_whole_frames_and_no_parts_of_them() {
         let mut lost = 0;
         while lost < 100 {
             let frames: Vec<_> = (sent..sent + 40).map(|n| frame(n, 100 + n % 9000)).collect();
-            for outcome in world.send(0, &frames) {
+            for outcome in world.send(&frames) {
                 match outcome {
                     Ok(()) => went.push(sent),
                     Err(reason) => {
@@ -286,7 +279,7 @@ fn who_reads_too_slowly_loses_whole_frames_and_no_parts_of_them() {
 #[test]
 fn a_second_connection_is_turned_away_and_the_first_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut world, mut peer) = connected(dir.path(), 1);
+    let (mut world, mut peer) = connected(dir.path());
     let mut second = UnixStream::connect(dir.path().join("vm.sock")).unwrap();
     second.set_nonblocking(true).unwrap();
     world.serve_until("its end", |_| matches!(second.read(&mut [0; 1]), Ok(0)));
@@ -301,7 +294,7 @@ fn a_second_connection_is_turned_away_and_the_first_goes_on() {
 fn a_client_finds_its_peer_whenever_that_comes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("vm.sock");
-    let mut world = World::new(&path, SocketMode::Client, 1);
+    let mut world = World::new(&path, SocketMode::Client);
     assert!(world.absent().contains("there is no such socket"));
     for round in 0..2 {
         let listener = UnixListener::bind(&path).unwrap();
@@ -325,75 +318,8 @@ fn a_client_finds_its_peer_whenever_that_comes() {
 #[test]
 fn the_file_goes_with_the_port() {
     let dir = tempfile::tempdir().unwrap();
-    let (world, _peer) = connected(dir.path(), 2);
+    let (world, _peer) = connected(dir.path());
     assert!(dir.path().join("vm.sock").exists());
     drop(world);
     assert!(!dir.path().join("vm.sock").exists());
-}
-
-#[test]
-fn other_workers_frames_go_by_the_owner_each_worker_s_in_order() {
-    const WORKERS: usize = 4;
-    let dir = tempfile::tempdir().unwrap();
-    let (mut world, peer) = connected(dir.path(), WORKERS);
-    let mut next = 0;
-    let mut went: Vec<Vec<usize>> = vec![Vec::new(); WORKERS];
-    let mut lost = 0;
-    // The peer doesn't read at first, so that the slots fill too.
-    for _ in 0..200 {
-        for (worker, went) in went.iter_mut().enumerate() {
-            let frames: Vec<_> = (next..next + 20).map(|n| frame(n, 1000)).collect();
-            for (n, outcome) in (next..).zip(world.send(worker, &frames)) {
-                match outcome {
-                    Ok(()) => went.push(n),
-                    Err(reason) => {
-                        assert_eq!(reason, DropReason::TxQueueFull);
-                        lost += 1;
-                    }
-                }
-            }
-            next += 20;
-        }
-        world.serve();
-    }
-    assert!(lost > 0, "the peer's slowness was not felt");
-    let count = went.iter().map(Vec::len).sum();
-    let read = reader(peer, count);
-    world.serve_until("all that went is read", |_| read.is_finished());
-    let read = read.join().unwrap();
-    for went in went {
-        let own: Vec<usize> = read
-            .iter()
-            .copied()
-            .filter(|n| went.binary_search(n).is_ok())
-            .collect();
-        assert_eq!(own, went);
-    }
-}
-
-#[test]
-fn what_was_handed_over_is_given_back_when_the_peer_goes() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut world, peer) = connected(dir.path(), 2);
-    let other = 1 - world.owner;
-    let frames: Vec<_> = (0..64).map(|n| frame(n, 60)).collect();
-    for _ in 0..10 {
-        world.send(other, &frames);
-    }
-    drop(peer);
-    assert!(world.absent().contains("closed"));
-    assert_eq!(world.send(other, &frames)[0], Err(DropReason::TxPortDown));
-    let peer = UnixStream::connect(dir.path().join("vm.sock")).unwrap();
-    peer.set_read_timeout(Some(BOUND)).unwrap();
-    assert_eq!(world.peer(), Peer::Present);
-    // Every slot is free again.
-    for round in 0..4 {
-        assert!(
-            world.send(other, &frames).iter().all(Result::is_ok),
-            "round {round}"
-        );
-        let read = reader(peer.try_clone().unwrap(), frames.len());
-        world.serve_until("all that went is read", |_| read.is_finished());
-        read.join().unwrap();
-    }
 }

@@ -290,6 +290,10 @@ impl Queue for VhostQueue {
         waiting
     }
 
+    fn takes_frames(&self) -> bool {
+        self.pairs.iter().any(|pair| pair.to_guest.is_some())
+    }
+
     fn readiness(&self) -> BorrowedFd<'_> {
         self.readiness.fd()
     }
