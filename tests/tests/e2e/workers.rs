@@ -7,12 +7,13 @@ use vswitch_tests::transfer::{Datagrams, tcp, udp};
 
 const FILE: usize = 10 << 20;
 
+/// Stations a and b have addresses of their own, which stay when their TAPs are made anew.
 fn config(stations: &[Namespace; 3], workers: [&str; 3]) -> String {
     let [a, b, _] = stations;
     format!(
         "version: 1\nworkers: {{ count: 2 }}\nswitches:\n  vs0:\n    port-groups: {{ all: {{ vlan: 7, security: {{ mac-changes: accept, forged-transmits: accept }} }} }}\n    ports:\n      \
-         a: {{ port-group: all, tap: eth0, netns: {}{} }}\n      \
-         b: {{ port-group: all, tap: eth0, netns: {}{} }}\n      \
+         a: {{ port-group: all, tap: eth0, netns: {}, mac: \"52:54:00:00:00:0a\"{} }}\n      \
+         b: {{ port-group: all, tap: eth0, netns: {}, mac: \"52:54:00:00:00:0b\"{} }}\n      \
          c: {{ port-group: all, device: veth-c{} }}\n",
         a.name(),
         workers[0],
