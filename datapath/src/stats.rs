@@ -87,6 +87,31 @@ fn add(counter: &AtomicU64, value: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(value), Relaxed);
 }
 
+/// What a batch adds to a [`Direction`]: counted beside the frames, and written once.
+#[derive(Default)]
+pub(crate) struct Tally {
+    packets: u64,
+    bytes: u64,
+    multicast: u64,
+    broadcast: u64,
+}
+
+impl Tally {
+    /// Counts a frame that becomes `frames` frames and `octets` octets on the wire.
+    #[inline]
+    pub(crate) fn count(&mut self, destination: MacAddr, frames: u64, octets: u64) {
+        self.packets += frames;
+        self.bytes += octets;
+        if destination.is_multicast() {
+            if destination.is_broadcast() {
+                self.broadcast += frames;
+            } else {
+                self.multicast += frames;
+            }
+        }
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Direction {
     packets: AtomicU64,
@@ -96,18 +121,13 @@ pub(crate) struct Direction {
 }
 
 impl Direction {
-    /// Counts a frame that becomes `frames` frames and `octets` octets on the wire.
     #[inline]
-    pub(crate) fn count(&self, destination: MacAddr, frames: u64, octets: u64) {
-        add(&self.packets, frames);
-        add(&self.bytes, octets);
-        if destination.is_multicast() {
-            let group = if destination.is_broadcast() {
-                &self.broadcast
-            } else {
-                &self.multicast
-            };
-            add(group, frames);
+    pub(crate) fn add(&self, tally: &Tally) {
+        add(&self.packets, tally.packets);
+        add(&self.bytes, tally.bytes);
+        if tally.multicast | tally.broadcast != 0 {
+            add(&self.multicast, tally.multicast);
+            add(&self.broadcast, tally.broadcast);
         }
     }
 
@@ -286,9 +306,13 @@ mod tests {
     #[test]
     fn a_direction_sums_to_its_types() {
         let counters = PortCounters::default();
-        counters.receive.count(MacAddr([2, 0, 0, 0, 0, 1]), 3, 300);
-        counters.receive.count(MacAddr([1, 0, 0, 0, 0, 1]), 1, 60);
-        counters.receive.count(MacAddr::BROADCAST, 1, 60);
+        let mut tally = Tally::default();
+        tally.count(MacAddr([2, 0, 0, 0, 0, 1]), 3, 300);
+        tally.count(MacAddr([1, 0, 0, 0, 0, 1]), 1, 60);
+        counters.receive.add(&tally);
+        let mut tally = Tally::default();
+        tally.count(MacAddr::BROADCAST, 1, 60);
+        counters.receive.add(&tally);
         let mut sum = PortStats::default();
         counters.add_to(&mut sum);
         counters.add_to(&mut sum);

@@ -300,6 +300,12 @@ impl Offload {
         }
     }
 
+    /// Whether nothing travels beside the frame: the default.
+    #[inline]
+    pub const fn is_plain(&self) -> bool {
+        matches!(self.checksum, Checksum::Complete) && self.gso.is_none()
+    }
+
     /// How many frames a frame of `len` octets becomes on a wire, and how many octets these have together.
     #[inline]
     pub fn wire_frames(&self, len: usize) -> (u64, u64) {

@@ -116,6 +116,39 @@ pub enum Mode {
 /// Octets of an Ethernet header.
 pub(crate) const ETHERNET: usize = 14;
 
+/// Octets of an Ethernet header up to the TCI of its outer tag.
+const TAGGED: usize = 16;
+
+/// Tells `bring` the addresses of what the decisions about a batch of one port will look up first, if these are many: when they are fetched all
+/// at once, no decision waits for memory of its own.
+#[inline]
+pub fn look_ahead<'a>(
+    snapshot: &Snapshot,
+    port: PortId,
+    headers: impl Iterator<Item = &'a [u8]>,
+    bring: impl Fn(*const u8),
+) {
+    let Some(from) = snapshot.compiled(port) else {
+        return;
+    };
+    let fdb = &from.switch.fdb;
+    if !fdb.is_large() {
+        return;
+    }
+    for ethernet in headers.filter_map(<[u8]>::first_chunk::<TAGGED>) {
+        let vid = match ethernet {
+            [.., high, low] if is_tag(ethernet.first_chunk().expect("it is shorter")) => {
+                u16::from_be_bytes([*high, *low]) & 0x0fff
+            }
+            _ => from.untagged,
+        };
+        let (destination, source) = addresses(ethernet.first_chunk().expect("it is shorter"));
+        for address in fdb.addresses(vid, source, destination) {
+            bring(address);
+        }
+    }
+}
+
 /// Decides about one frame.
 ///
 /// On `Ok`, `hops` holds at least one hop, each to another port than the frame's own, and no port twice.

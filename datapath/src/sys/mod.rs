@@ -2,6 +2,7 @@
 //! `unsafe` block, the bound that makes it so; the bounds hold in release builds too.
 
 pub mod bpf;
+pub mod cache;
 pub mod cpu;
 pub mod dirty;
 pub mod ethtool;

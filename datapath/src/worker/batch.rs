@@ -21,6 +21,8 @@ use crate::frame::Frame;
 use crate::io::{BATCH, BATCH_OCTETS, Outgoing, SendFailure};
 use crate::offload::Segmenter;
 use crate::pool::{HEADROOM, Pool};
+use crate::stats::Tally;
+use crate::sys::cache;
 
 /// MAC moves that a worker tells of in a second; all are counted in the table.
 const MOVES_TOLD: u32 = 100;
@@ -291,22 +293,26 @@ impl Worker {
         let load = Arc::clone(&attached.load);
         counters.set_queue_depth(self.batch.len() as u64);
         let mut work = 0;
+        let mut received = Tally::default();
+        let mut copies = 0;
+        let headers = self.batch.iter().map(Frame::bytes);
+        pipeline::look_ahead(&self.snapshot, port, headers, cache::prefetch);
         let tpid = self.snapshot.port(port).and_then(|port| port.vlan.tpid());
         for (index, frame) in self.batch.iter_mut().enumerate() {
-            let (frames, octets) = frame.offload.wire_frames(frame.len());
-            counters.receive.count(destination(frame.bytes()), frames, octets);
-            work += assign::work(frame.len());
             if !sinks.is_empty() {
                 // Without a buffer only the front is seen.
                 let _ = frame.gather(&mut self.pool);
                 capture::offer(sinks, port, Seen::Receive, frame.bytes());
             }
+            let view = frame.view(port);
+            let (frames, octets) = view.offload.wire_frames(view.len);
+            received.count(destination(view.header), frames, octets);
+            work += assign::work(view.len);
             let decision = match frame.fault {
                 Some(reason) => Err(reason),
                 None => {
                     let mut moves = Moves::default();
                     let hops = &mut self.scratch.hops;
-                    let view = frame.view(port);
                     let result = pipeline::forward(&self.snapshot, now, &view, Mode::Live, hops, &mut moves);
                     if let Some((vid, mac, from)) = moves.0
                         && self.scratch.moves_told < MOVES_TOLD
@@ -322,6 +328,8 @@ impl Worker {
                     result
                 }
             };
+            // What the pipeline took for the frame's own tag.
+            let tag = outer_tag(view.header).filter(|tag| Some(tag.tpid) == tpid);
             if let Err(reason) = decision {
                 counters.count_drop(reason, frames);
                 if !sinks.is_empty() {
@@ -329,12 +337,9 @@ impl Worker {
                 }
                 continue;
             }
-            // What the pipeline took for the frame's own tag.
-            frame.set_outer_tag(outer_tag(frame.bytes()).filter(|tag| Some(tag.tpid) == tpid));
+            frame.set_outer_tag(tag);
             let hops = &self.scratch.hops;
-            self.shared.workers[self.index]
-                .counters
-                .flood_copies((hops.len() as u64 - 1) * frames);
+            copies += (hops.len() as u64 - 1) * frames;
             for hop in hops {
                 let Some(Some(egress)) = self.ports.get(hop.port.index()) else {
                     // Between a device's going and the snapshot without it.
@@ -369,7 +374,11 @@ impl Worker {
                 }
             }
         }
+        counters.receive.add(&received);
         load.batch(self.batch.len(), work);
+        if copies > 0 {
+            self.shared.workers[self.index].counters.flood_copies(copies);
+        }
     }
 
     /// Sends what the batch left at each queue, and counts it.
@@ -390,16 +399,14 @@ impl Worker {
                 let (pool, scratch) = (&mut self.pool, &mut self.scratch);
                 transmit(egress, pool, scratch, &mut self.batch, &mut outgoing);
             }
+            let mut sent = Tally::default();
             for item in &outgoing {
                 // The frame still has the tag of this port: the next port's has not been put on yet.
                 let frame = &self.batch[usize::from(item.frame)];
                 let (frames, octets) = frame.offload.wire_frames(frame.len());
                 let seen = match item.outcome {
                     Ok(()) => {
-                        egress
-                            .counters
-                            .transmit
-                            .count(destination(frame.bytes()), frames, octets);
+                        sent.count(destination(frame.bytes()), frames, octets);
                         Seen::Transmit
                     }
                     Err(failure) => {
@@ -411,6 +418,7 @@ impl Worker {
                     capture::offer(sinks, port, seen, frame.bytes());
                 }
             }
+            egress.counters.transmit.add(&sent);
             let failure = outgoing
                 .iter()
                 .find_map(|item| item.outcome.err().filter(|f| f.errno != 0));
@@ -449,7 +457,8 @@ fn transmit(
     }
     while !outgoing.is_empty() {
         let as_it_is = |item: &Outgoing| {
-            item.outcome.is_ok() && capabilities.takes(&batch[usize::from(item.frame)].offload)
+            let offload = &batch[usize::from(item.frame)].offload;
+            item.outcome.is_ok() && (offload.is_plain() || capabilities.takes(offload))
         };
         let taken = outgoing.iter().take_while(|item| as_it_is(item)).count();
         let (whole, rest) = outgoing.split_at_mut(taken);

@@ -295,7 +295,7 @@ impl Ledger {
             if oldest.is_none_or(|(_, seen)| (value.seen().wrapping_sub(seen) as i32) < 0) {
                 oldest = Some((at, value.seen()));
             }
-            if Clock::is_same_second(value.seen(), self.queued[at]) {
+            if value.seen() == self.queued[at] {
                 break;
             }
             self.requeue(at, value);

@@ -10,15 +10,15 @@
 //! - Changes (new, moved, evicted, aged, flushed) are made under a mutex that a frame's way only ever tries: when another
 //!   thread holds it, the answer is [`Learnt::Busy`]. The control plane waits for it, but holds it for a slice of the table
 //!   at a time.
-//! - Refreshing an entry is a compare-and-swap of the slot's value, done when the coarse clock has moved on since. About
-//!   once a second the entry also goes to the end of its port's list, if the mutex is free.
+//! - Refreshing an entry is a compare-and-swap of the slot's value, done when the coarse clock has moved on since. The
+//!   entry then also goes to the end of its port's list, if the mutex is free.
 //!
 //! Invariants, held under the mutex:
 //! - Every live key is reachable from its home slot over live slots, within `table::PROBE_LIMIT`.
 //! - Every dynamic entry is in the list of its port, oldest first; static entries are in none.
 //! - Nothing is allocated after [`Fdb::new`], except by the calls that return a collection.
 //!
-//! The coarse clock ticks every 2^26 ns (about 67 ms). An entry never expires before its time, and at most three ticks late.
+//! The coarse clock ticks every 2^28 ns (about a quarter of a second). An entry never expires before its time, and at most three ticks late.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -128,6 +128,9 @@ impl AgeingTicks {
     }
 }
 
+/// Entries that a processor's first cache surely holds, each in a line of its own.
+const LARGE: u64 = 128;
+
 /// Slots that the control plane looks at before it lets the workers write again.
 const SLICE: usize = 512;
 
@@ -226,11 +229,25 @@ impl Fdb {
     ) -> Option<PortId> {
         let clock = Clock::at(now);
         let base = Key::of_vid(vid);
-        if !self.slots.is_fresh(base.with(source), port, clock) {
+        let key = base.with(source);
+        if !self.slots.is_fresh(key, port, clock) && !self.slots.is_fresh_in_chain(key, port, clock) {
             return None;
         }
-        let value = self.slots.value_at_home(base.with(destination))?;
+        let value = self.slots.value_of(base.with(destination))?;
         value.is_surely_live(clock, ageing.0).then(|| value.port())
+    }
+
+    /// Whether the entries are so many that a lookup may wait for memory, and [`Fdb::addresses`] are worth their while.
+    #[inline]
+    pub(crate) fn is_large(&self) -> bool {
+        self.counters.entries.load(Relaxed) > LARGE
+    }
+
+    /// Where in memory a frame from `source` to `destination` looks first.
+    #[inline(always)]
+    pub(crate) fn addresses(&self, vid: u16, source: u64, destination: u64) -> [*const u8; 2] {
+        let base = Key::of_vid(vid);
+        [source, destination].map(|mac| self.slots.address(base.with(mac)))
     }
 
     /// Learns that `mac` is behind `port`. Never waits.
@@ -255,8 +272,7 @@ impl Fdb {
             }
             if value.port() == port && value.is_live(clock, ageing) {
                 // Losing against another refresh or a change of the slot costs nothing: the next frame tries again.
-                self.slots.refresh(at, value, clock);
-                if !value.is_recent(clock) {
+                if self.slots.refresh(at, value, clock) {
                     self.requeue(key);
                 }
                 return Learnt::Known;

@@ -23,12 +23,14 @@ const EMPTY: u64 = 0;
 /// The key of a slot that is being rewritten; no [`Key`] has this value.
 const BUSY: u64 = 1;
 
-/// The coarse clock: 2^26 ns a tick, modulo 2^32 ticks (over nine years).
+/// The coarse clock: 2^28 ns a tick, modulo 2^32 ticks (36 years).
+///
+/// An entry is written once a tick at most, so the tick is what an address that is heard all the time costs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Clock(u32);
 
 impl Clock {
-    const SHIFT: u32 = 26;
+    const SHIFT: u32 = 28;
 
     #[inline]
     pub(super) const fn at(now: Timestamp) -> Self {
@@ -39,12 +41,6 @@ impl Clock {
     pub(super) fn whole_ticks(duration: Duration) -> u32 {
         let most = u32::MAX / 2;
         u32::try_from(duration.as_nanos() >> Self::SHIFT).map_or(most, |ticks| ticks.min(most))
-    }
-
-    /// Whether two ticks fall into the same 16, about a second: the grain in which entries are ordered.
-    #[inline]
-    pub(super) const fn is_same_second(a: u32, b: u32) -> bool {
-        (a ^ b) >> 4 == 0
     }
 }
 
@@ -111,12 +107,6 @@ impl Value {
     #[inline]
     pub(super) const fn seen(self) -> u32 {
         (self.0 >> 32) as u32
-    }
-
-    /// Whether it was last seen in the same second, in the sense of [`Clock::is_same_second`].
-    #[inline]
-    pub(super) const fn is_recent(self, clock: Clock) -> bool {
-        Clock::is_same_second(self.seen(), clock.0)
     }
 
     #[inline]
@@ -244,9 +234,22 @@ impl Slots {
         })
     }
 
+    /// [`Slots::is_fresh`] of an entry that stands elsewhere.
+    #[inline(never)]
+    pub(super) fn is_fresh_in_chain(&self, key: Key, port: PortId, clock: Clock) -> bool {
+        self.find(key)
+            .is_some_and(|(_, value)| value == self.value(key, port, clock))
+    }
+
+    /// The address of a key's home slot.
+    #[inline(always)]
+    pub(super) fn address(&self, key: Key) -> *const u8 {
+        self.slots.as_ptr().wrapping_add(self.home(self.hash(key))).cast()
+    }
+
     /// The value of a key that stands in its home slot. `None` says nothing.
     #[inline(always)]
-    pub(super) fn value_at_home(&self, key: Key) -> Option<Value> {
+    fn value_at_home(&self, key: Key) -> Option<Value> {
         let hash = self.hash(key);
         let slot = self.slots.get(self.home(hash))?;
         if slot.key.load(Acquire) != key.0 {
@@ -306,15 +309,15 @@ impl Slots {
         (0..self.slots.len()).filter_map(|at| self.get(at))
     }
 
-    /// Notes that the entry was seen. May be called without the mutex: if the slot changed since, nothing happens.
+    /// Notes that the entry was seen. May be called without the mutex: if the slot changed since, nothing happens. True if it was noted.
     #[inline]
-    pub(super) fn refresh(&self, at: usize, value: Value, clock: Clock) {
+    pub(super) fn refresh(&self, at: usize, value: Value, clock: Clock) -> bool {
         // Never backwards: another worker's batch may have begun later than this one.
-        if value.ticks(clock) > 0 {
-            let _ = self.slots[at]
+        value.ticks(clock) > 0
+            && self.slots[at]
                 .value
-                .compare_exchange(value.0, value.seen_at(clock).0, Release, Relaxed);
-        }
+                .compare_exchange(value.0, value.seen_at(clock).0, Release, Relaxed)
+                .is_ok()
     }
 
     /// The value of a slot that is known to hold an entry.
