@@ -16,7 +16,6 @@
 //! (`sys::guest`).
 
 mod device;
-mod handover;
 mod thread;
 
 use std::fs::File;
@@ -33,12 +32,11 @@ use super::peer::{PeerSink, VhostUserSpec};
 use super::{BATCH, BATCH_OCTETS, OpenError, Outgoing, Queue, SendFailure};
 use crate::frame::Frame;
 use crate::offload::mend_joined;
-use crate::pool::{HEAD, HEADROOM, MAX_FRAME, Pool};
+use crate::pool::{HEADROOM, MAX_FRAME, Pool};
 use crate::sys::eventfd;
 use crate::sys::poll::{Poller, Waker};
 use crate::sys::vring::{Broken, Given, Header, Vring};
 
-use handover::{Handover, Parcel, Refused};
 use thread::Link;
 
 /// What the device's thread asks of a worker's queue.
@@ -86,13 +84,8 @@ struct VhostQueue {
     capabilities: Capabilities,
     /// Pairs of this worker.
     pairs: Vec<Pair>,
-    /// How many workers share the device's pairs, and which this one is.
+    /// How many queues share the device's pairs.
     workers: usize,
-    worker: usize,
-    /// The way to the guest if this worker has no ring there.
-    handover: Arc<Handover>,
-    /// A frame of another worker's for which the guest had no buffer.
-    held: Option<Parcel>,
     /// The pair that is asked first in the next round.
     turn: usize,
 }
@@ -126,7 +119,6 @@ impl Parts {
         let wakes: Vec<Arc<Waker>> = (0..spec.queues)
             .map(|_| Waker::new().map(Arc::new))
             .collect::<io::Result<_>>()?;
-        let handover = Arc::new(Handover::new(wakes.iter().map(Arc::clone)));
         let mut lanes = Vec::with_capacity(spec.queues);
         let mut queues = Vec::with_capacity(spec.queues);
         for (worker, wake) in wakes.into_iter().enumerate() {
@@ -146,9 +138,6 @@ impl Parts {
                 capabilities: Capabilities::default(),
                 pairs: std::iter::repeat_with(Pair::default).take(pairs).collect(),
                 workers: spec.queues,
-                worker,
-                handover: Arc::clone(&handover),
-                held: None,
                 turn: 0,
             });
         }
@@ -228,28 +217,31 @@ impl Queue for VhostQueue {
 
     fn transmit(&mut self, batch: &mut [Frame], outgoing: &mut [Outgoing]) {
         let active = self.pairs.iter().filter(|pair| pair.to_guest.is_some()).count();
-        for item in outgoing.iter() {
-            batch[usize::from(item.frame)].retag(item.tag);
-        }
-        for (place, pair) in self
-            .pairs
-            .iter_mut()
-            .filter(|pair| pair.to_guest.is_some())
-            .enumerate()
-        {
+        let mut place = 0;
+        for pair in &mut self.pairs {
             let Some(running) = &mut pair.to_guest else {
                 continue;
             };
-            // A flow stays on one ring, and in order.
-            let mine = |frame: &Frame| active == 1 || flow::hash(frame.bytes()) as usize % active == place;
-            if let Err(broken) = transmit(&mut running.ring, batch, outgoing, mine) {
+            let ring = &mut running.ring;
+            let result = if active == 1 {
+                transmit(ring, batch, outgoing, |_| true)
+            } else {
+                // A flow stays on one ring, and in order.
+                transmit(ring, batch, outgoing, |frame| {
+                    flow::hash(frame.bytes()) as usize % active == place
+                })
+            };
+            place += 1;
+            if let Err(broken) = result {
                 self.link.fail(broken);
                 pair.to_guest = None;
             }
         }
         if active == 0 {
-            self.tell_serving();
-            self.hand_over(batch, outgoing);
+            // The last ring broke just now; the worker has not looked yet.
+            for item in outgoing {
+                item.outcome = failure(DropReason::TxPortDown);
+            }
         }
     }
 
@@ -270,7 +262,6 @@ impl Queue for VhostQueue {
         while let Ok(change) = self.changes.try_recv() {
             self.change(change);
         }
-        self.give_parcels();
         let mut any = false;
         for running in self.pairs.iter_mut().filter_map(|pair| pair.from_guest.as_mut()) {
             if let Some(kick) = &running.kick {
@@ -299,68 +290,11 @@ impl Queue for VhostQueue {
     }
 
     fn capabilities(&self) -> Capabilities {
-        // What is handed over has to fit a parcel.
-        if self.pairs.iter().any(|pair| pair.to_guest.is_some()) {
-            self.capabilities
-        } else {
-            Capabilities::default()
-        }
+        self.capabilities
     }
 }
 
 impl VhostQueue {
-    /// Sends by another worker's ring.
-    fn hand_over(&self, batch: &[Frame], outgoing: &mut [Outgoing]) {
-        for item in outgoing {
-            let frame = &batch[usize::from(item.frame)];
-            item.outcome = match self.handover.send(self.worker, header_of(frame), frame) {
-                Ok(()) => Ok(()),
-                Err(Refused::NoRing) => failure(DropReason::TxPortDown),
-                Err(Refused::Full) => failure(DropReason::TxQueueFull),
-                Err(Refused::TooLong) => failure(DropReason::TxError),
-            };
-        }
-        self.handover.wake();
-    }
-
-    /// Gives the guest what other workers have for it, until it has no buffer: their next frame brings us here again.
-    fn give_parcels(&mut self) {
-        let mut place = self.pairs.iter_mut().find(|pair| pair.to_guest.is_some());
-        while let Some(parcel) = self.held.take().or_else(|| self.handover.receive(self.worker)) {
-            if let Some(pair) = &mut place
-                && let Some(running) = &mut pair.to_guest
-            {
-                match running.ring.give(parcel.header, parcel.bytes(), None) {
-                    Ok(Given::Full) => {
-                        self.held = Some(parcel);
-                        break;
-                    }
-                    // Too long for a guest without mergeable buffers and with short ones, which it cannot have been told.
-                    Ok(Given::Sent | Given::TooLong) => {}
-                    Err(broken) => {
-                        self.link.fail(broken);
-                        pair.to_guest = None;
-                    }
-                }
-            }
-            self.handover.release(parcel);
-        }
-        if let Some(Pair {
-            to_guest: Some(running),
-            ..
-        }) = place
-        {
-            running.ring.publish();
-        }
-        self.tell_serving();
-    }
-
-    /// Says to the other workers whether they may hand frames over to this one.
-    fn tell_serving(&self) {
-        let serves = self.pairs.iter().any(|pair| pair.to_guest.is_some());
-        self.handover.serve(self.worker, serves);
-    }
-
     fn change(&mut self, change: Change) {
         match change {
             Change::Start {
@@ -432,52 +366,64 @@ fn receive(
     let fetched = ring.fetch(room)?;
     let mut done = 0;
     while done < fetched && *octets < BATCH_OCTETS {
-        if !take(ring, done, pool, batch)? {
+        let Some(weight) = take(ring, done, pool, batch)? else {
             break;
-        }
+        };
         done += 1;
-        *octets += batch.last().map_or(0, Frame::weight);
+        *octets += weight;
     }
     ring.take(done);
     Ok(())
 }
 
-/// Appends the frame in a fetched chain to the batch. False if there is no buffer for it at present.
+/// Appends the frame in a fetched chain to the batch. Returns its weight, or `None` if there is no buffer for it at present.
 ///
-/// The usual frame, short and without offloads, is written once, to its place in the batch.
+/// The usual frame, short and without offloads, is written once, to its place in the batch, and not read there again: the processor would
+/// have to wait for the writes.
 #[inline]
-fn take(ring: &Vring, index: usize, pool: &mut Pool, batch: &mut Vec<Frame>) -> Result<bool, Broken> {
+fn take(
+    ring: &Vring,
+    index: usize,
+    pool: &mut Pool,
+    batch: &mut Vec<Frame>,
+) -> Result<Option<usize>, Broken> {
     let header = ring.header();
     let start = HEADROOM - header;
-    if !ring.fits(index, HEAD + header) {
-        return take_long(ring, index, pool, batch);
-    }
     let Some(mut chunk) = pool.take_small() else {
-        return Ok(false);
+        return Ok(None);
     };
-    let taken = ring.copy(index, &mut chunk[start..], None)?;
-    let plain = chunk[start] | chunk[start + 1] == 0;
-    batch.push(Frame::new(chunk, HEADROOM, taken.len.saturating_sub(header)));
-    if !plain || taken.len < header {
-        let Some(frame) = batch.last_mut() else {
-            return Ok(true);
-        };
-        if taken.len < header {
+    let Some(taken) = ring.copy_whole(index, &mut chunk[start..]) else {
+        pool.give(chunk);
+        return take_long(ring, index, pool, batch);
+    };
+    let plain = u16::from_ne_bytes([chunk[start], chunk[start + 1]]) == 0 && taken >= header;
+    let len = taken.saturating_sub(header);
+    batch.push(Frame::new(chunk, HEADROOM, len));
+    if plain {
+        return Ok(Some(len));
+    }
+    Ok(batch.last_mut().map(|frame| {
+        if taken < header {
             frame.fault = Some(DropReason::RxTruncated);
         } else {
             decode(frame, header, pool);
         }
-    }
-    Ok(true)
+        frame.weight()
+    }))
 }
 
 /// A frame that is long, or in several buffers.
 #[inline(never)]
-fn take_long(ring: &Vring, index: usize, pool: &mut Pool, batch: &mut Vec<Frame>) -> Result<bool, Broken> {
+fn take_long(
+    ring: &Vring,
+    index: usize,
+    pool: &mut Pool,
+    batch: &mut Vec<Frame>,
+) -> Result<Option<usize>, Broken> {
     let header = ring.header();
     let start = HEADROOM - header;
     let (Some(mut chunk), Some(mut rest)) = (pool.take_small(), pool.take_payload()) else {
-        return Ok(false);
+        return Ok(None);
     };
     let mut taken = ring.copy(index, &mut chunk[start..], Some(&mut rest))?;
     let payload = if taken.copied + rest.len() == taken.len && !rest.is_empty() {
@@ -490,7 +436,7 @@ fn take_long(ring: &Vring, index: usize, pool: &mut Pool, batch: &mut Vec<Frame>
         // In more parts than a list has places.
         let Some(large) = pool.take() else {
             pool.give(chunk);
-            return Ok(false);
+            return Ok(None);
         };
         pool.give(std::mem::replace(&mut chunk, large));
         taken = ring.copy(index, &mut chunk[start..], None)?;
@@ -505,8 +451,9 @@ fn take_long(ring: &Vring, index: usize, pool: &mut Pool, batch: &mut Vec<Frame>
     } else {
         decode(&mut frame, header, pool);
     }
+    let weight = frame.weight();
     batch.push(frame);
-    Ok(true)
+    Ok(Some(weight))
 }
 
 /// Reads the header of `len` octets in front of a frame.
@@ -529,7 +476,7 @@ fn decode(frame: &mut Frame, len: usize, pool: &mut Pool) {
 /// Gives the frames that are `mine` to a guest.
 fn transmit(
     ring: &mut Vring,
-    batch: &[Frame],
+    batch: &mut [Frame],
     outgoing: &mut [Outgoing],
     mine: impl Fn(&Frame) -> bool,
 ) -> Result<(), Broken> {
@@ -539,7 +486,8 @@ fn transmit(
     ring.prefetch(outgoing.len());
     let mut full = false;
     for item in outgoing {
-        let frame = &batch[usize::from(item.frame)];
+        let frame = &mut batch[usize::from(item.frame)];
+        frame.retag(item.tag);
         if !mine(frame) {
             continue;
         }
@@ -562,6 +510,9 @@ fn transmit(
 
 #[inline]
 fn header_of(frame: &Frame) -> Header {
+    if frame.offload.is_plain() {
+        return Header::default();
+    }
     let (front, checksum_offset) = frame.offload.encode_words();
     Header {
         front,

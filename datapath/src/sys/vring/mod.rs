@@ -15,6 +15,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
+use super::cache::{prefetch, prefetch_to_write};
 use super::dirty::DirtyLog;
 use super::guest::{GuestMemory, Payload, Slice};
 
@@ -26,6 +27,10 @@ pub const LEGACY_HEADER: usize = 10;
 
 /// Most buffers fetched at once.
 pub const BATCH: usize = 64;
+
+/// How many buffers ahead are brought near: enough to hide the way from the other core, and few enough to stay in the first cache, whose sets the
+/// buffers of a guest share unevenly (they lie 2 KiB apart, say).
+const AHEAD: usize = 8;
 
 /// The largest ring (2.7).
 pub const MAX_SIZE: u16 = 32_768;
@@ -49,6 +54,20 @@ struct Descriptor {
     len: u32,
     flags: u16,
     next: u16,
+}
+
+impl Descriptor {
+    /// Of its two words as they are in memory.
+    #[inline(always)]
+    fn of(address: u64, rest: u64) -> Self {
+        let rest = u64::from_le(rest);
+        Self {
+            addr: u64::from_le(address),
+            len: rest as u32,
+            flags: (rest >> 32) as u16,
+            next: (rest >> 48) as u16,
+        }
+    }
 }
 
 /// `struct virtq_used_elem`
@@ -109,12 +128,15 @@ pub struct Layout {
     pub legacy: bool,
 }
 
-/// One fetched buffer, usually all that there is of a chain.
+/// A chain that was looked up, usually one buffer.
 #[derive(Clone, Copy)]
 struct Fetched {
-    descriptor: Descriptor,
-    /// Where it lies, unless the chain has to be walked.
+    /// Where the buffer lies; `None` if the chain has to be walked.
     start: Option<NonNull<u8>>,
+    /// Octets of the buffer.
+    len: u32,
+    /// Number of the chain's first descriptor.
+    head: u16,
 }
 
 /// A frame as the guest put it up, copied as far as asked.
@@ -128,7 +150,7 @@ pub struct Taken {
 
 /// The header in front of a frame for the guest, but for the number of buffers: as numbers, so that they are written once, to where
 /// they are to lie. (Octets put together and then copied make a processor wait for the writes before them.)
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Header {
     /// `flags` to `csum_start`, little-endian.
     pub front: u64,
@@ -216,11 +238,13 @@ pub struct Vring {
     /// The next used entry to write; those since `published` are not yet the guest's to see.
     next_used: Index,
     published: Index,
+    /// The next chains, looked up ahead of time.
     fetched: [Fetched; BATCH],
     fetched_len: usize,
+    /// How many of them frames for the guest were put into.
+    given: usize,
     /// Chains that were taken and not yet used.
     taken: u16,
-    heads: [u16; BATCH],
 }
 
 // SAFETY: the pointers lead into memory that the value holds mapped, and belong to no thread.
@@ -242,8 +266,9 @@ impl Vring {
         let available = place(layout.available, 6 + 2 * entries, 2)?.cast();
         let used = place(layout.used, 6 + 8 * entries, 4)?.cast();
         let nothing = Fetched {
-            descriptor: Descriptor::default(),
             start: None,
+            len: 0,
+            head: 0,
         };
         let base = Index::new(layout.base);
         let mut ring = Self {
@@ -263,8 +288,8 @@ impl Vring {
             published: base,
             fetched: [nothing; BATCH],
             fetched_len: 0,
+            given: 0,
             taken: 0,
-            heads: [0; BATCH],
         };
         // A device that was here before may have used more than it took up again (it ended in between): go on where the
         // guest believes us to be.
@@ -383,14 +408,26 @@ impl Vring {
         self.next_used = self.next_used.plus(1);
     }
 
+    /// Brings near where the next `count` used entries are to be written.
     #[inline]
+    fn prefetch_used(&self, count: u16) {
+        const PER_LINE: u16 = 8;
+        for ahead in (0..count).step_by(usize::from(PER_LINE)) {
+            let at = 2 + 4 * self.slot(self.next_used.plus(ahead));
+            prefetch_to_write(self.used.as_ptr().wrapping_add(at));
+        }
+    }
+
+    #[inline(always)]
     fn descriptor(&self, index: u16) -> Descriptor {
         // SAFETY: the table has `mask + 1` descriptors, aligned to 16, in mapped memory.
         unsafe {
-            self.descriptors
+            let words = self
+                .descriptors
                 .as_ptr()
                 .add((u32::from(index) & self.mask) as usize)
-                .read_volatile()
+                .cast::<u64>();
+            Descriptor::of(words.read_volatile(), words.add(1).read_volatile())
         }
     }
 
@@ -414,47 +451,77 @@ impl Vring {
         self.seen_available.since(self.next_available)
     }
 
-    /// Looks up the next chains, at most `limit`, and brings their memory near. [`Vring::copy`] then takes them by number.
-    ///
-    /// # Errors
-    /// The ring is broken.
-    pub fn fetch(&mut self, limit: usize) -> Result<usize, Broken> {
+    /// Looks up the next chains, at most `limit`, and brings their memory near: to be read, or to be written.
+    #[inline(always)]
+    fn look_up(&mut self, limit: usize, writable: bool) -> Result<usize, Broken> {
+        self.fetched_len = 0;
+        self.given = 0;
         let count = usize::from(self.waiting()?).min(limit).min(BATCH);
+        self.prefetch_used(count as u16);
         for index in 0..count {
             let head = self.available_entry(self.next_available.plus(index as u16));
             if !self.has(head) {
                 return Err(Broken::Descriptor);
             }
-            self.heads[index] = head;
+            self.fetched[index].head = head;
             prefetch(self.descriptors.as_ptr().wrapping_add(usize::from(head)));
         }
         for index in 0..count {
-            let head = self.heads[index];
-            let descriptor = self.descriptor(head);
+            let descriptor = self.descriptor(self.fetched[index].head);
             let start = if descriptor.flags & (flag::NEXT | flag::INDIRECT) == 0 {
-                let place = self.memory.find(descriptor.addr, descriptor.len.into());
-                let place = place.ok_or(Broken::Address)?;
-                prefetch(place.as_ptr());
-                // The shortest frame and its header are longer than a line.
-                prefetch(place.as_ptr().wrapping_add(64));
-                Some(place)
+                if (descriptor.flags & flag::WRITE != 0) != writable {
+                    return Err(Broken::Direction);
+                }
+                let start = self.memory.find(descriptor.addr, descriptor.len.into());
+                Some(start.ok_or(Broken::Address)?)
             } else {
                 None
             };
-            self.fetched[index] = Fetched { descriptor, start };
+            self.fetched[index].start = start;
+            self.fetched[index].len = descriptor.len;
+            if index < AHEAD {
+                self.prefetch_buffer(index, writable);
+            }
         }
         self.fetched_len = count;
         Ok(count)
     }
 
+    /// Brings near the front of a chain that was looked up: the shortest frame and its header are longer than a line.
+    #[inline(always)]
+    fn prefetch_buffer(&self, index: usize, writable: bool) {
+        if let Some(Fetched {
+            start: Some(start), ..
+        }) = self.fetched.get(index)
+        {
+            let start = start.as_ptr();
+            let bring = if writable { prefetch_to_write } else { prefetch };
+            bring(start);
+            bring(start.wrapping_add(64));
+        }
+    }
+
     // From the guest.
 
-    /// Whether the `index`-th fetched chain is one buffer of at most `room` octets.
-    #[inline]
-    pub fn fits(&self, index: usize, room: usize) -> bool {
-        self.fetched[..self.fetched_len]
-            .get(index)
-            .is_some_and(|fetched| fetched.start.is_some() && fetched.descriptor.len as usize <= room)
+    /// Looks up the next chains, at most `limit`. [`Vring::copy`] then takes them by number.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub fn fetch(&mut self, limit: usize) -> Result<usize, Broken> {
+        self.look_up(limit, false)
+    }
+
+    /// Copies the `index`-th fetched chain, which the guest filled, if it is one buffer and fits. Returns its octets.
+    #[inline(always)]
+    pub fn copy_whole(&self, index: usize, to: &mut [u8]) -> Option<usize> {
+        self.prefetch_buffer(index + AHEAD, false);
+        let fetched = self.fetched[..self.fetched_len].get(index)?;
+        let start = fetched.start?;
+        let len = fetched.len as usize;
+        let to = to.get_mut(..len)?;
+        // SAFETY: the buffer lies in mapped guest memory, of which no reference is made, and `to` has its length.
+        unsafe { copy_short(start.as_ptr(), to.as_mut_ptr(), len) };
+        Some(len)
     }
 
     /// Copies the front of the `index`-th fetched chain, which the guest filled, to `to`, and lists in `payload` where the rest lies.
@@ -462,7 +529,6 @@ impl Vring {
     ///
     /// # Errors
     /// The ring is broken.
-    #[inline]
     pub fn copy(
         &self,
         index: usize,
@@ -492,12 +558,11 @@ impl Vring {
             }
         };
         match fetched.start {
-            Some(_) if fetched.descriptor.flags & flag::WRITE != 0 => return Err(Broken::Direction),
             Some(start) => take(Slice {
                 start,
-                len: fetched.descriptor.len,
+                len: fetched.len,
             }),
-            None => self.walk(fetched.descriptor, false, take)?,
+            None => self.walk(self.descriptor(fetched.head), false, take)?,
         }
         Ok(taken)
     }
@@ -554,7 +619,7 @@ impl Vring {
     /// Gives the chains taken last back to the guest, which may now use their memory anew.
     pub fn use_taken(&mut self) {
         for index in 0..self.taken {
-            self.write_used(self.heads[usize::from(index)], 0);
+            self.write_used(self.fetched[usize::from(index)].head, 0);
         }
         self.taken = 0;
         self.publish();
@@ -562,42 +627,48 @@ impl Vring {
 
     // To the guest.
 
+    /// Looks up the next buffers of the guest, at most `limit`, for [`Vring::give`].
+    pub fn prefetch(&mut self, limit: usize) {
+        // What is wrong shows again when a frame is to be given.
+        let _ = self.look_up(limit, true);
+    }
+
     /// Puts a frame, behind its header, into the next buffers of the guest. The guest sees it after [`Vring::publish`].
     ///
     /// # Errors
     /// The ring is broken.
-    #[inline]
+    #[inline(always)]
     pub fn give(&mut self, header: Header, head: &[u8], payload: Option<&Payload>) -> Result<Given, Broken> {
-        let len = self.header + head.len() + payload.map_or(0, Payload::len);
-        if self.waiting()? == 0 {
+        if self.given == self.fetched_len && self.look_up(1, true)? == 0 {
             return Ok(Given::Full);
         }
-        let number = self.available_entry(self.next_available);
-        if !self.has(number) {
-            return Err(Broken::Descriptor);
-        }
-        let first = self.descriptor(number);
+        let len = self.header + head.len() + payload.map_or(0, Payload::len);
+        let Fetched {
+            start,
+            len: room,
+            head: number,
+        } = self.fetched[self.given % BATCH];
         // The usual buffer holds the frame whole.
-        if first.flags == flag::WRITE && first.len as usize >= len {
-            let start = self.memory.find(first.addr, first.len.into());
-            let start = start.ok_or(Broken::Address)?;
-            let mut place = Place {
-                start,
-                left: first.len as usize,
-            };
-            place.write_header(header, 1, self.header);
-            place.write(head);
-            for slice in payload.map_or(&[][..], Payload::slices) {
-                place.write_slice(*slice);
-            }
-            if self.log.is_some() {
-                self.log_frame(start, len);
-            }
-            self.next_available = self.next_available.plus(1);
-            self.write_used(number, len as u32);
-            return Ok(Given::Sent);
+        let Some(start) = start.filter(|_| room as usize >= len) else {
+            return self.give_in_parts(len, header, head, payload);
+        };
+        self.prefetch_buffer(self.given + AHEAD, true);
+        let mut place = Place {
+            start,
+            left: room as usize,
+        };
+        place.write_header(header, 1, self.header);
+        place.write(head);
+        for slice in payload.map_or(&[][..], Payload::slices) {
+            place.write_slice(*slice);
         }
-        self.give_in_parts(len, header, head, payload)
+        if self.log.is_some() {
+            self.log_frame(start, len);
+        }
+        self.given += 1;
+        self.next_available = self.next_available.plus(1);
+        self.write_used(number, len as u32);
+        Ok(Given::Sent)
     }
 
     /// A frame for a buffer of several parts, or for several buffers.
@@ -609,6 +680,9 @@ impl Vring {
         head: &[u8],
         payload: Option<&Payload>,
     ) -> Result<Given, Broken> {
+        // What was looked up does not say what is in a chain, and its number of chains is not known yet.
+        self.fetched_len = 0;
+        self.given = 0;
         // How many chains it takes, and that they are there.
         let (mut chains, mut room) = (0u16, 0usize);
         while room < len {
@@ -657,24 +731,6 @@ impl Vring {
         }
         // Should the guest have made its buffers smaller in between, it gets what it asked for.
         Ok(Given::Sent)
-    }
-
-    /// Brings the memory of the next `count` buffers near.
-    pub fn prefetch(&mut self, count: usize) {
-        let Ok(waiting) = self.waiting() else { return };
-        let count = (count as u16).min(waiting).min(BATCH as u16);
-        for index in 0..count {
-            let number = self.available_entry(self.next_available.plus(index));
-            prefetch(self.descriptors.as_ptr().wrapping_add(number.into()));
-        }
-        for index in 0..count {
-            let number = self.available_entry(self.next_available.plus(index));
-            let descriptor = self.descriptor(number);
-            if let Some(place) = self.memory.find(descriptor.addr, descriptor.len.into()) {
-                prefetch_to_write(place.as_ptr());
-                prefetch_to_write(place.as_ptr().wrapping_add(64));
-            }
-        }
     }
 
     /// Lets the guest see what was used, and tells it if it wants to be told.
@@ -748,7 +804,7 @@ impl Place {
         let len = from.len().min(self.left);
         // SAFETY: `left` octets from `start` on lie in mapped guest memory, to which no reference is made; `len` is at most that.
         unsafe {
-            std::ptr::copy_nonoverlapping(from.as_ptr(), self.start.as_ptr(), len);
+            copy_short(from.as_ptr(), self.start.as_ptr(), len);
             self.start = self.start.add(len);
         }
         self.left -= len;
@@ -840,42 +896,47 @@ impl<'a> Source<'a> {
     }
 }
 
+/// Copies octets, of which there are few as a rule: the smallest frames are many, and a call costs as much as copying one.
+///
+/// # Safety
+/// As for [`std::ptr::copy_nonoverlapping`].
+#[inline(always)]
+unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
+    /// Two registers.
+    const WIDTH: usize = 32;
+    type Block = [u8; WIDTH];
+    let block = |at: usize| {
+        // SAFETY: the caller's, for a block that ends at `len` at most.
+        unsafe {
+            let block = from.add(at).cast::<Block>().read_unaligned();
+            to.add(at).cast::<Block>().write_unaligned(block);
+        }
+    };
+    match len {
+        WIDTH..=64 => block(0),
+        65..=128 => {
+            block(0);
+            block(WIDTH);
+            block(len - 2 * WIDTH);
+        }
+        // SAFETY: the caller's.
+        _ => return unsafe { std::ptr::copy_nonoverlapping(from, to, len) },
+    }
+    block(len - WIDTH);
+}
+
 /// # Safety
 /// The descriptor lies in mapped memory.
 unsafe fn read_unaligned_volatile(from: *const Descriptor) -> Descriptor {
     // SAFETY: the caller's; an array of octets needs no alignment.
     let octets = unsafe { from.cast::<[u8; 16]>().read_volatile() };
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
-    Descriptor {
-        addr: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-        len: u32::from_le_bytes([i, j, k, l]),
-        flags: u16::from_le_bytes([m, n]),
-        next: u16::from_le_bytes([o, p]),
-    }
-}
-
-/// Brings the cache line of an address near; any address will do.
-#[inline(always)]
-fn prefetch<T>(address: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch accesses no memory as the language sees it, and never faults.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}
-
-/// Brings the cache line of an address near, for us alone; any address will do.
-#[inline(always)]
-fn prefetch_to_write<T>(address: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as for `prefetch`.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
+    let both = u128::from_ne_bytes(octets);
+    let [address, rest] = if cfg!(target_endian = "little") {
+        [both as u64, (both >> 64) as u64]
+    } else {
+        [(both >> 64) as u64, both as u64]
+    };
+    Descriptor::of(address, rest)
 }
 
 #[cfg(test)]
