@@ -229,12 +229,27 @@ impl Fdb {
     ) -> Option<PortId> {
         let clock = Clock::at(now);
         let base = Key::of_vid(vid);
-        let key = base.with(source);
-        if !self.slots.is_fresh(key, port, clock) && !self.slots.is_fresh_in_chain(key, port, clock) {
+        let (source, destination) = (base.with(source), base.with(destination));
+        let at_home = if self.slots.is_fresh(source, port, clock) {
+            self.slots.value_at_home(destination)
+        } else {
+            None
+        };
+        let value = match at_home {
+            Some(value) => value,
+            None => self.usual_in_chain(source, port, destination, clock)?,
+        };
+        value.is_surely_live(clock, ageing.0).then(|| value.port())
+    }
+
+    /// What [`Fdb::usual`] looks at, where an entry does not stand in its home slot.
+    #[inline(never)]
+    fn usual_in_chain(&self, source: Key, port: PortId, destination: Key, clock: Clock) -> Option<Value> {
+        let (_, seen) = self.slots.find(source)?;
+        if seen != self.slots.value(source, port, clock) {
             return None;
         }
-        let value = self.slots.value_of(base.with(destination))?;
-        value.is_surely_live(clock, ageing.0).then(|| value.port())
+        self.slots.find(destination).map(|(_, value)| value)
     }
 
     /// Whether the entries are so many that a lookup may wait for memory, and [`Fdb::addresses`] are worth their while.

@@ -234,13 +234,6 @@ impl Slots {
         })
     }
 
-    /// [`Slots::is_fresh`] of an entry that stands elsewhere.
-    #[inline(never)]
-    pub(super) fn is_fresh_in_chain(&self, key: Key, port: PortId, clock: Clock) -> bool {
-        self.find(key)
-            .is_some_and(|(_, value)| value == self.value(key, port, clock))
-    }
-
     /// The address of a key's home slot.
     #[inline(always)]
     pub(super) fn address(&self, key: Key) -> *const u8 {
@@ -249,7 +242,7 @@ impl Slots {
 
     /// The value of a key that stands in its home slot. `None` says nothing.
     #[inline(always)]
-    fn value_at_home(&self, key: Key) -> Option<Value> {
+    pub(super) fn value_at_home(&self, key: Key) -> Option<Value> {
         let hash = self.hash(key);
         let slot = self.slots.get(self.home(hash))?;
         if slot.key.load(Acquire) != key.0 {
