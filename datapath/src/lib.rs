@@ -167,7 +167,8 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Starts the workers with an empty snapshot. `notify` is called, from a worker, when an event is waiting; it must not block.
+    /// Starts the workers with an empty snapshot. The calling thread, and what it starts afterwards, keep off the cores that workers are pinned
+    /// to, if others are left: a worker would have to wait for them. `notify` is called, from a worker, when an event is waiting; it must not block.
     pub fn start(options: &Options, notify: Box<dyn Fn() + Send + Sync>) -> Result<Self, StartError> {
         let count = options.workers.max(1);
         let spawn_error = |worker| move |source| StartError::Spawn { worker, source };
@@ -225,6 +226,9 @@ impl Datapath {
                     source,
                 });
             }
+        }
+        if let Err(error) = sys::cpu::keep_off(&options.cores) {
+            tracing::warn!(%error, "the control plane runs on the workers' cores too");
         }
         Ok(datapath)
     }

@@ -1,9 +1,11 @@
 //! P10: what a switch costs that has nothing to do, and how long the first frame after a pause takes.
 
 use std::fs;
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
 use xtask::host::{self, Background};
 use xtask::sandbox;
 
@@ -31,6 +33,16 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
         Memory::of(&empty)?
     };
     let mut figures = Figures::new("idle", "P10");
+    let [p50, p99] = wake_up()?;
+    for (name, figure) in [("p50", p50), ("p99", p99)] {
+        figures.add(
+            &format!("wake-up, no switch, {name}"),
+            Unit::Seconds,
+            Some(figure),
+            None,
+            "a thread that sleeps in the kernel, woken through a pipe after pauses of 10 ms: what the machine itself takes",
+        );
+    }
     for ports in KINDS {
         let kind = ports.name();
         if !bench.wants(kind) {
@@ -85,6 +97,31 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
         figures.target = "P10".into();
     }
     Ok(figures.cases)
+}
+
+/// How long it takes until a thread runs that another one wakes, without any switch: seconds, half of the times and 99 in 100.
+fn wake_up() -> Result<[f64; 2]> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    const TIMES: usize = 400;
+    let (mut reader, mut writer) = std::io::pipe()?;
+    let start = Instant::now();
+    let sleeper = std::thread::spawn(move || -> Result<Histogram<u64>> {
+        let mut histogram = Histogram::<u64>::new(3)?;
+        let mut stamp = [0; 8];
+        while reader.read_exact(&mut stamp).is_ok() {
+            let now = u64::try_from(start.elapsed().as_nanos())?;
+            histogram.record(now.saturating_sub(u64::from_ne_bytes(stamp)))?;
+        }
+        Ok(histogram)
+    });
+    for _ in 0..TIMES {
+        std::thread::sleep(PAUSE);
+        let stamp = u64::try_from(start.elapsed().as_nanos())?;
+        writer.write_all(&stamp.to_ne_bytes())?;
+    }
+    drop(writer);
+    let histogram = sleeper.join().ok().context("the sleeper has panicked")??;
+    Ok([0.5, 0.99].map(|quantile| histogram.value_at_quantile(quantile) as f64 / 1e9))
 }
 
 struct One {

@@ -238,7 +238,7 @@ pub enum OpenError {
     },
     /// The namespace is not there.
     #[error(
-        "there is no network namespace `{netns}` for the TAP `{device}`; make it with `ip netns add {netns}`"
+        "there is no network namespace `{netns}` for the TAP `{device}`; {}", make_netns(.netns)
     )]
     MissingNetns {
         /// Name of the device.
@@ -358,6 +358,15 @@ pub enum OpenError {
     },
 }
 
+/// What to do about a namespace that is not there.
+fn make_netns(netns: &str) -> String {
+    if netns.contains('/') {
+        "its process has ended, and one that is started again has another number".to_owned()
+    } else {
+        format!("make it with `ip netns add {netns}`")
+    }
+}
+
 impl OpenError {
     /// Sorts an error of the system about the socket at a path.
     fn from_socket(path: &std::path::Path, what: &'static str, source: io::Error) -> Self {
@@ -379,5 +388,23 @@ impl OpenError {
             Some(libc::ENODEV | libc::ENXIO) => Self::Missing { device },
             _ => Self::Other { device, what, source },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_namespace_is_made_by_name_and_looked_for_by_path() {
+        let say = |netns: &str| {
+            let missing = OpenError::MissingNetns {
+                device: "eth0".to_owned(),
+                netns: netns.to_owned(),
+            };
+            missing.to_string()
+        };
+        assert!(say("web1").ends_with("make it with `ip netns add web1`"));
+        assert!(say("/proc/4711/ns/net").ends_with("another number"));
     }
 }
