@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use xtask::host::{self, Background};
 use xtask::sandbox;
 
@@ -33,14 +35,14 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
         Memory::of(&empty)?
     };
     let mut figures = Figures::new("idle", "P10");
-    let [p50, p99] = wake_up()?;
+    let [p50, p99] = wake_up(bench)?;
     for (name, figure) in [("p50", p50), ("p99", p99)] {
         figures.add(
             &format!("wake-up, no switch, {name}"),
             Unit::Seconds,
             Some(figure),
             None,
-            "a thread that sleeps in the kernel, woken through a pipe after pauses of 10 ms: what the machine itself takes",
+            "a thread on the switch's core that sleeps in the kernel, woken through a pipe from the generator's after pauses of 10 ms: what the machine itself takes",
         );
     }
     for ports in KINDS {
@@ -99,13 +101,21 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
     Ok(figures.cases)
 }
 
-/// How long it takes until a thread runs that another one wakes, without any switch: seconds, half of the times and 99 in 100.
-fn wake_up() -> Result<[f64; 2]> {
+/// How long it takes until a thread on the switch's core runs that one on the generator's wakes, without any switch: seconds, half of the times
+/// and 99 in 100.
+fn wake_up(bench: &Bench) -> Result<[f64; 2]> {
     const PAUSE: Duration = Duration::from_millis(10);
     const TIMES: usize = 400;
     let (mut reader, mut writer) = std::io::pipe()?;
     let start = Instant::now();
+    let pin = |core: usize| -> Result<()> {
+        let mut cores = CpuSet::new();
+        cores.set(core)?;
+        Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
+    };
+    let (from, to) = (bench.traffic_core, bench.switch_core);
     let sleeper = std::thread::spawn(move || -> Result<Histogram<u64>> {
+        pin(to)?;
         let mut histogram = Histogram::<u64>::new(3)?;
         let mut stamp = [0; 8];
         while reader.read_exact(&mut stamp).is_ok() {
@@ -114,12 +124,17 @@ fn wake_up() -> Result<[f64; 2]> {
         }
         Ok(histogram)
     });
-    for _ in 0..TIMES {
-        std::thread::sleep(PAUSE);
-        let stamp = u64::try_from(start.elapsed().as_nanos())?;
-        writer.write_all(&stamp.to_ne_bytes())?;
-    }
-    drop(writer);
+    // A thread of its own, so that nothing else stays pinned.
+    let waker = std::thread::spawn(move || -> Result<()> {
+        pin(from)?;
+        for _ in 0..TIMES {
+            std::thread::sleep(PAUSE);
+            let stamp = u64::try_from(start.elapsed().as_nanos())?;
+            writer.write_all(&stamp.to_ne_bytes())?;
+        }
+        Ok(())
+    });
+    waker.join().ok().context("the waker has panicked")??;
     let histogram = sleeper.join().ok().context("the sleeper has panicked")??;
     Ok([0.5, 0.99].map(|quantile| histogram.value_at_quantile(quantile) as f64 / 1e9))
 }
