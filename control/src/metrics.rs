@@ -71,6 +71,8 @@ pub struct Sample {
     pub applies: ApplyCounts,
     /// Events of the workers that nobody took in time.
     pub lost_events: u64,
+    /// Captures that run.
+    pub captures: usize,
 }
 
 /// Where a scrape gets its sample.
@@ -180,6 +182,8 @@ families! {
         "Configurations asked for since the start, by result.";
     LOST_EVENTS: COUNTER "vswitch_events_lost_total" &[],
         "Events of the workers that were lost because there were too many.";
+    CAPTURES: GAUGE "vswitch_captures" &[],
+        "Captures that run; each one costs the workers a copy of every frame that it takes.";
     BUILD_INFO: GAUGE "vswitch_build_info" &["version"],
         "Always 1; the labels say what runs.";
 }
@@ -252,6 +256,7 @@ impl Collector for SwitchCollector {
             out.number(APPLY, &[result], count as f64);
         }
         out.number(LOST_EVENTS, &[], sample.lost_events as f64);
+        out.number(CAPTURES, &[], sample.captures as f64);
         out.number(BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
         out.0
     }

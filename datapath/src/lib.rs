@@ -579,6 +579,11 @@ impl Datapath {
     pub fn capture(&self, filter: CaptureFilter) -> Capture {
         Capture::start(Arc::clone(&self.shared.captures), filter)
     }
+
+    /// Captures that run.
+    pub fn captures(&self) -> usize {
+        self.shared.captures.sinks.load().len()
+    }
 }
 
 impl Drop for Datapath {

@@ -404,6 +404,7 @@ impl Daemon {
             confirm_pending: self.pending.is_some(),
             applies: self.apply_counts(),
             lost_events: self.datapath.lost_events(),
+            captures: self.datapath.captures(),
         }
     }
 

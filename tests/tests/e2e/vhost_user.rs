@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::unix::net::UnixListener;
 
 use switch_core::addr::MacAddr;
 use vswitch_tests::frame::{Random, mac};
@@ -11,6 +12,7 @@ use vswitch_tests::lab::Lab;
 use vswitch_tests::netns::Namespace;
 use vswitch_tests::process::Output;
 use vswitch_tests::stats::Stats;
+use vswitch_tests::vhost::FrontEnd;
 use vswitch_tests::wait::{BOUND, wait_until};
 
 use super::qemu::{serve, sha256, transfers};
@@ -153,6 +155,35 @@ fn a_guest_is_carried_dies_and_comes_back() {
             lab.mac_port(&port.mac.to_string(), None).is_none()
         });
     }
+}
+
+#[test]
+fn a_port_says_that_its_hypervisor_waits_for_the_guest() {
+    let lab = Lab::new();
+    let ports = [
+        Port::new(&lab, "vm1", 1, Listens::Qemu, 1),
+        Port::new(&lab, "vm2", 2, Listens::Switch, 1),
+    ];
+    let hypervisor = UnixListener::bind(&ports[0].end.socket).expect("the directory is the test's own");
+    let lines: String = ports.iter().map(|port| port.line("web")).collect();
+    lab.start(&(switch(1, WEB) + &lines));
+    let says = |port: &str, what: &str| {
+        wait_until(&format!("{port} says: {what}"), BOUND, || {
+            let row = lab.port(port);
+            row["state"] == "down" && row["reason"].as_str().is_some_and(|reason| reason.contains(what))
+        });
+    };
+    let connected = "is connected, but the guest's network driver has not started";
+    let connection = hypervisor.accept().expect("the switch connects");
+    says("vm1", connected);
+    drop((connection, hypervisor));
+    says("vm1", "nobody listens");
+
+    let guest = FrontEnd::connect(&ports[1].end.socket);
+    guest.negotiate();
+    says("vm2", connected);
+    drop(guest);
+    says("vm2", "has closed");
 }
 
 #[test]

@@ -263,6 +263,13 @@ impl Thread {
         format!("nobody has connected to `{path}` (QEMU: `-chardev socket,path={path},reconnect=1`)")
     }
 
+    fn connected(&self) -> String {
+        let path = self.spec.socket.display();
+        format!(
+            "`{path}` is connected, but the guest's network driver has not started (the guest boots, has no driver, or does not share its memory; QEMU: `-object memory-backend-memfd,share=on`)"
+        )
+    }
+
     fn unreachable(&self, error: &io::Error) -> String {
         let path = self.spec.socket.display();
         match error.kind() {
@@ -287,8 +294,15 @@ impl Thread {
             state.broken = None;
             state.connection = Some(ours);
         }
+        let connected = || self.sink.tell(Peer::Absent(self.connected()));
+        if self.listener.is_none() {
+            connected();
+        }
         // An error shows again below.
         let silent = unix::peek(&early, &mut [0]).is_ok_and(|len| len == 0);
+        if self.listener.is_some() && !silent {
+            connected();
+        }
         let device = Device::new(&self.spec, Arc::clone(&self.lanes), self.sink.clone());
         let device = Arc::new(Mutex::new(device));
         let locked = || device.lock().unwrap_or_else(PoisonError::into_inner);
