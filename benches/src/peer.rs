@@ -43,6 +43,8 @@ pub struct Bench {
     pub time: Duration,
     /// Only peers whose name contains this.
     pub only: Option<String>,
+    /// The directory of another build of the switch, to be measured beside this one.
+    pub beside: Option<PathBuf>,
 }
 
 impl Bench {
@@ -110,6 +112,16 @@ pub struct Running {
 }
 
 impl Running {
+    /// Takes its processors away until [`Self::resume`].
+    pub fn pause(&self) -> Result<()> {
+        self.processes.iter().try_for_each(Background::pause)
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> Result<()> {
+        self.processes.iter().try_for_each(Background::resume)
+    }
+
     /// An error if one of its processes has ended.
     pub fn check(&mut self) -> Result<()> {
         self.processes.iter_mut().try_for_each(Background::check)

@@ -13,6 +13,7 @@ use crate::traffic;
 
 pub mod idle;
 pub mod ports;
+pub mod side_by_side;
 pub mod vhost;
 
 /// Runs a scenario.

@@ -124,3 +124,48 @@ impl Stations {
         Ok(outcomes)
     }
 }
+
+/// A closed loop between the two ports of a switch: as much as it can do.
+pub trait Loop {
+    /// Lets it run for so long. Returns the frames that arrived a second, both ways together. At other times it sends nothing.
+    fn turn(&mut self, time: Duration) -> Result<f64>;
+}
+
+/// The closed loop of the `stations` program.
+#[derive(Debug)]
+pub struct StationsLoop {
+    process: Background,
+    turns: usize,
+}
+
+impl StationsLoop {
+    /// How long the stations may take to be known, or to answer.
+    const BOUND: Duration = Duration::from_secs(60);
+
+    /// Starts it between two guests at the bench's sockets, and lets them become known.
+    pub fn start(bench: &Bench, phase: &str) -> Result<Self> {
+        let mut command = bench.own("stations");
+        command.arg("--turns").args(bench.sockets()).arg("--").arg(phase);
+        let command = &mut bench.on_traffic_core(&command);
+        let process = Background::start_listening(command, &bench.log("stations"))?;
+        let mut stations = Self { process, turns: 0 };
+        stations.turn(Duration::from_millis(50))?;
+        Ok(stations)
+    }
+}
+
+impl Loop for StationsLoop {
+    fn turn(&mut self, time: Duration) -> Result<f64> {
+        self.process.say(&time.as_millis().to_string())?;
+        let log = self.process.log_path().to_owned();
+        let mut outcome = None;
+        self.process.ready(Self::BOUND, || {
+            let text = std::fs::read_to_string(&log)?;
+            let whole = text.lines().nth(self.turns).filter(|line| line.ends_with('}'));
+            outcome = whole.map(serde_json::from_str::<Outcome>).transpose()?;
+            Ok(outcome.is_some())
+        })?;
+        self.turns += 1;
+        Ok(outcome.context("the stations gave no outcome")?.rate)
+    }
+}

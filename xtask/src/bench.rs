@@ -30,6 +30,9 @@ pub struct Arguments {
     /// Only peers whose name contains this
     #[arg(long)]
     peer: Option<String>,
+    /// Directory of another build of the switch, to be measured beside this one where guests are (scenarios vhost, macs)
+    #[arg(long)]
+    beside: Option<PathBuf>,
     /// Fail if instructions per frame have risen over `benches/core-baseline.json` (scenario core)
     #[arg(long)]
     check: bool,
@@ -43,8 +46,8 @@ const COMPARED: [&str; 8] = [
 /// Scenarios with guests, whose memory is in huge pages, as is DPDK's.
 const GUESTS: [&str; 5] = ["vhost", "super", "macs", "latency", "idle"];
 
-/// Huge pages of 2 MiB that they need: DPDK's 512 MiB for Open vSwitch, 256 for testpmd, and the guests' own.
-const HUGE_PAGES: u64 = 640;
+/// Huge pages of 2 MiB that they need: DPDK's 512 MiB for Open vSwitch, 256 for each of four testpmd, and the guests' own.
+const HUGE_PAGES: u64 = 1024;
 
 /// Runs scenarios and prints their tables. True if they could be measured.
 pub fn run(arguments: &Arguments) -> Result<bool> {
@@ -128,6 +131,10 @@ fn compare(arguments: &Arguments, scenarios: &[&str], with_core: bool) -> Result
     ]);
     if let Some(peer) = &arguments.peer {
         args.extend(["--peer".into(), peer.into()]);
+    }
+    if let Some(bin) = &arguments.beside {
+        let bin = bin.canonicalize().with_context(|| bin.display().to_string())?;
+        args.extend(["--beside".into(), bin.into()]);
     }
     let mut child = sandbox::enter(&bin.join("compare"), args)
         .spawn()

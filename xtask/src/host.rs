@@ -285,6 +285,11 @@ impl Background {
         self.child.id()
     }
 
+    /// The file that it prints to.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
     /// What it has printed so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -315,12 +320,26 @@ impl Background {
         wait(&mut self.child, bound).with_context(|| format!("`{}`", self.name))
     }
 
+    /// Takes its processors away until [`Self::resume`].
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// Sends a signal to it and what it started.
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id())?;
+        killpg(Pid::from_raw(pid), signal).with_context(|| format!("`{}` has ended", self.name))
+    }
+
     /// Asks it, and what it started, to end, and waits. The status, if it went by itself.
     pub fn terminate(&mut self, bound: Duration) -> Option<ExitStatus> {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            // Fails only when the whole group has ended already.
-            let _ = killpg(Pid::from_raw(pid), Signal::SIGTERM);
-        }
+        // They fail only when the whole group has ended already. One that is paused hears nothing before it goes on.
+        let _ = self.signal(Signal::SIGTERM).and_then(|()| self.resume());
         ended_within(&mut self.child, bound)
     }
 }

@@ -34,6 +34,9 @@ struct Arguments {
     /// Only peers whose name contains this
     #[arg(long)]
     peer: Option<String>,
+    /// Directory of another build of the switch, to be measured beside this one
+    #[arg(long)]
+    beside: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -56,6 +59,7 @@ fn main() -> Result<()> {
         rounds: arguments.rounds,
         time: Duration::from_secs(arguments.seconds),
         only: arguments.peer,
+        beside: arguments.beside,
     };
     let mut cases = match &arguments.with {
         Some(path) => {

@@ -19,6 +19,9 @@ struct Arguments {
     /// The ports are netdevs, NETNS/DEVICE; else sockets of vhost-user ports, at which the switch connects
     #[arg(long)]
     netdev: bool,
+    /// Lets the stations be heard, and then runs the one phase for each line of input, which says for how many milliseconds
+    #[arg(long)]
+    turns: bool,
     /// Milliseconds of each phase
     #[arg(long, default_value_t = 2000)]
     millis: u64,
@@ -33,6 +36,10 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!(arguments.ports.len() >= 2, "there are two ports");
+    ensure!(
+        !arguments.turns || arguments.phases.len() == 1,
+        "with --turns there is one phase"
+    );
     if arguments.netdev {
         netdevs(&arguments)
     } else {
@@ -101,6 +108,13 @@ fn one<S: Station>(
     before: &mut Option<Outcome>,
 ) -> Result<()> {
     load.warm_up().with_context(|| phase.to_string())?;
+    if arguments.turns {
+        for line in std::io::stdin().lines() {
+            let time = Duration::from_millis(line?.trim().parse().context("a line is a number")?);
+            println!("{}", serde_json::to_string(&load.run(phase, time, *before)?)?);
+        }
+        return Ok(());
+    }
     let time = Duration::from_millis(arguments.millis);
     let outcome = load
         .run(phase, time, *before)

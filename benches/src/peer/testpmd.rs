@@ -5,9 +5,9 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg, sendmsg, socket,
 };
@@ -15,9 +15,13 @@ use serde_json::Value;
 use xtask::host::{self, Background};
 
 use super::{Bench, MACS, Peer, Running, START};
+use crate::traffic::Loop;
 
 /// Memory of one testpmd, MiB; it comes out of huge pages.
 const MEMORY: usize = 256;
+
+/// A loop that was paused goes round for so long before it is counted.
+const SETTLE: Duration = Duration::from_millis(30);
 
 /// testpmd as a switch that looks at nothing.
 #[derive(Clone, Copy, Debug)]
@@ -53,40 +57,62 @@ impl Peer for Io {
     }
 }
 
-/// Frames per second, both ways together, that a closed loop of testpmd between two virtio-user ports moves; each takes
-/// `octets` on the wire.
-pub fn closed_loop(bench: &Bench, octets: usize) -> Result<f64> {
-    let mut command = testpmd("guests", bench.traffic_core, bench.traffic_core);
-    command.arg("--single-file-segments");
-    for (index, (socket, mac)) in bench.sockets().iter().zip(MACS).enumerate() {
-        let _ = std::fs::remove_file(socket);
-        command.arg(format!(
-            "--vdev=net_virtio_user{index},path={},server=1,queues=1,queue_size=1024,mac={mac}",
-            socket.display()
-        ));
+/// A closed loop of testpmd between two virtio-user ports, which goes on for good while it has its turn.
+#[derive(Debug)]
+pub struct ClosedLoop {
+    guests: Background,
+    counters: Counters,
+}
+
+impl ClosedLoop {
+    /// Starts it between the bench's sockets; each frame takes `octets` on the wire.
+    pub fn start(bench: &Bench, octets: usize) -> Result<Self> {
+        // The directory is one switch's own, and so has to be the name.
+        let name = bench.dir.file_name().context("a bench has a directory")?;
+        let name = format!("guests-{}", name.display());
+        let mut command = testpmd(&name, bench.traffic_core, bench.traffic_core);
+        command.arg("--single-file-segments");
+        for (index, (socket, mac)) in bench.sockets().iter().zip(MACS).enumerate() {
+            let _ = std::fs::remove_file(socket);
+            command.arg(format!(
+                "--vdev=net_virtio_user{index},path={},server=1,queues=1,queue_size=1024,mac={mac}",
+                socket.display()
+            ));
+        }
+        command.args(["--", "-i", "--nb-cores=1", "--forward-mode=io"]);
+        command.args(["--no-mlockall", "--total-num-mbufs=16384"]);
+        for (port, mac) in [(0, MACS[1]), (1, MACS[0])] {
+            command.arg(format!("--eth-peer={port},{mac}"));
+        }
+        let mut guests = Background::start_listening(&mut command, &bench.log("testpmd-guests"))?;
+        guests.ready(START, || Ok(Counters::open(&name).is_ok()))?;
+        let counters = Counters::open(&name)?;
+        guests.say("set burst 32")?;
+        guests.say(&format!("set txpkts {}", octets - 4))?;
+        // One way first, so that the switch learns where both are before frames are under way for good.
+        guests.say("start tx_first 1")?;
+        guests.ready(START, || Ok(counters.received()? > 0))?;
+        guests.say("stop")?;
+        let before = counters.received()?;
+        guests.say("start tx_first 8")?;
+        guests.ready(START, || Ok(counters.received()? > before + 100_000))?;
+        guests.pause()?;
+        Ok(Self { guests, counters })
     }
-    command.args(["--", "-i", "--nb-cores=1", "--forward-mode=io"]);
-    command.args(["--no-mlockall", "--total-num-mbufs=16384"]);
-    for (port, mac) in [(0, MACS[1]), (1, MACS[0])] {
-        command.arg(format!("--eth-peer={port},{mac}"));
+}
+
+impl Loop for ClosedLoop {
+    fn turn(&mut self, time: Duration) -> Result<f64> {
+        self.guests.resume()?;
+        host::measure_for(SETTLE)?;
+        let (begin, first) = (Instant::now(), self.counters.received()?);
+        host::measure_for(time)?;
+        let (end, last) = (Instant::now(), self.counters.received()?);
+        self.guests.check()?;
+        self.guests.pause()?;
+        ensure!(last > first, "no frame goes around");
+        Ok((last - first) as f64 / (end - begin).as_secs_f64())
     }
-    let mut guests = Background::start_listening(&mut command, &bench.log("testpmd-guests"))?;
-    guests.ready(START, || Ok(Counters::open("guests").is_ok()))?;
-    let counters = Counters::open("guests")?;
-    guests.say("set burst 32")?;
-    guests.say(&format!("set txpkts {}", octets - 4))?;
-    // One way first, so that the switch learns where both are before frames are under way for good.
-    guests.say("start tx_first 1")?;
-    guests.ready(START, || Ok(counters.received()? > 0))?;
-    guests.say("stop")?;
-    guests.say("start tx_first 8")?;
-    host::measure_for(std::time::Duration::from_millis(500))?;
-    let (begin, first) = (Instant::now(), counters.received()?);
-    host::measure_for(bench.time)?;
-    let (end, last) = (Instant::now(), counters.received()?);
-    guests.check()?;
-    anyhow::ensure!(last > first, "no frame goes around");
-    Ok((last - first) as f64 / (end - begin).as_secs_f64())
 }
 
 /// testpmd with one core for commands and one for frames, and a name of its own.
@@ -99,6 +125,7 @@ fn testpmd(name: &str, control: usize, frames: usize) -> Command {
 }
 
 /// A running testpmd's counters, from DPDK's telemetry socket.
+#[derive(Debug)]
 struct Counters(OwnedFd);
 
 impl Counters {

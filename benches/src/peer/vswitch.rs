@@ -53,7 +53,7 @@ impl Vswitch {
     }
 
     /// With any number of addresses behind each port.
-    pub fn open(ports: Ports) -> Self {
+    pub const fn open(ports: Ports) -> Self {
         Self { ports, open: true }
     }
 }
@@ -162,7 +162,7 @@ fn start(bench: &Bench, config: PathBuf, place: impl FnOnce(&Command) -> Command
     command
         .arg("--socket")
         .arg(bench.dir.join("ctl.sock"))
-        .args(["--metrics", "127.0.0.1:9731"]);
+        .args(["--metrics", "off"]);
     let mut daemon = Background::start(&mut place(&command), &bench.log("vswitchd"))?;
     daemon
         .ready(START, || {

@@ -2,14 +2,15 @@
 
 use anyhow::{Context, Result};
 
+use super::side_by_side::{self, About, Entry};
 use super::{Measurement, Peers, in_turns};
 use crate::load::Outcome;
 use crate::peer::ovs::{Ovs, PortType};
-use crate::peer::testpmd::{self, Io};
+use crate::peer::testpmd::{ClosedLoop, Io};
 use crate::peer::vswitch::{Ports, Vswitch};
-use crate::peer::{Bench, NAMESPACES};
-use crate::report::{Case, Series, Unit, Wanted};
-use crate::traffic::{Ends, stations};
+use crate::peer::{Bench, NAMESPACES, Peer};
+use crate::report::{Case, Unit, Wanted};
+use crate::traffic::{Ends, StationsLoop, stations};
 
 /// Stations of P1's second figure, and of P5. The nearest powers of two to a thousand and to 64 thousand.
 const SOME: usize = 1024;
@@ -42,94 +43,138 @@ fn closed(macs: usize, octets: usize) -> String {
     format!("closed:{macs}:{octets}")
 }
 
+/// A switch with the closed loop of our own stations.
+fn with_stations(peer: impl Peer + 'static, phase: &str, wanted: Option<Wanted>) -> Entry {
+    let phase = phase.to_owned();
+    Entry {
+        name: peer.name(),
+        peer: Box::new(peer),
+        bin: None,
+        start: Box::new(move |bench| Ok(Box::new(StationsLoop::start(bench, &phase)?))),
+        wanted,
+    }
+}
+
+/// A switch with the closed loop of testpmd.
+fn with_testpmd(peer: impl Peer + 'static, octets: usize, wanted: Option<Wanted>) -> Entry {
+    Entry {
+        name: peer.name(),
+        peer: Box::new(peer),
+        bin: None,
+        start: Box::new(move |bench| Ok(Box::new(ClosedLoop::start(bench, octets)?))),
+        wanted,
+    }
+}
+
+const OURS: Vswitch = Vswitch::open(Ports::VhostUser);
+const DPDK: Ovs = Ovs(PortType::VhostUser { tso: false });
+
+fn ratio(least: f64) -> Option<Wanted> {
+    Some(Wanted::Ratio(least))
+}
+
+fn about<'a>(scenario: &'a str, target: &'a str, name: &'a str) -> About<'a> {
+    About {
+        scenario,
+        target,
+        name,
+        unit: Unit::FramesPerSecond,
+        frame: 1.0,
+    }
+}
+
+/// The other build of the switch that the user has named, beside ours.
+fn with_other_build(bench: &Bench, mut entries: Vec<Entry>, ours: Entry) -> Vec<Entry> {
+    entries.extend(bench.beside.as_ref().map(|bin| Entry {
+        name: "vswitch, the other build".into(),
+        bin: Some(bin.clone()),
+        ..ours
+    }));
+    entries
+}
+
 /// P1 and P2: small frames of two stations and of many, and full ones.
 pub fn vhost(bench: &Bench) -> Result<Vec<Case>> {
-    let ratio = |least| Some(Wanted::Ratio(least));
-    let peers: Peers = vec![
-        (Box::new(Vswitch::open(Ports::VhostUser)), vec![]),
-        (
-            Box::new(Ovs(PortType::VhostUser { tso: false })),
-            vec![ratio(1.2), ratio(1.2), ratio(1.8)],
-        ),
-        (Box::new(Io), vec![ratio(1.0), ratio(1.0)]),
-    ];
-    let frames = |target: &str, name: &str, measure: super::Measure| Measurement {
-        target: target.into(),
-        names: vec![name.into()],
-        unit: Unit::FramesPerSecond,
-        measure,
-    };
-    let measurements = [
-        frames(
-            "P1",
-            "64 octets, 2 MACs, loop of testpmd",
-            Box::new(|bench, _| Ok(vec![testpmd::closed_loop(bench, 64)?])),
-        ),
-        frames(
-            "P1",
-            &format!("64 octets, {SOME} MACs"),
-            Box::new(|bench, _| Ok(vec![guests(bench, &[&closed(SOME, 64)])?.rate])),
-        ),
-        frames(
-            "P2",
-            "1518 octets, loop of testpmd",
-            Box::new(|bench, _| Ok(vec![testpmd::closed_loop(bench, 1518)?])),
-        ),
-    ];
-    in_turns("vhost", bench, &peers, &measurements)
+    let (some, name) = (closed(SOME, 64), format!("64 octets, {SOME} MACs"));
+    Ok(vec![
+        side_by_side::run(
+            bench,
+            &about("vhost", "P1", "64 octets, 2 MACs, loop of testpmd"),
+            &with_other_build(
+                bench,
+                vec![
+                    with_testpmd(OURS, 64, None),
+                    with_testpmd(DPDK, 64, ratio(1.2)),
+                    with_testpmd(Io, 64, ratio(1.0)),
+                ],
+                with_testpmd(OURS, 64, None),
+            ),
+        )?,
+        side_by_side::run(
+            bench,
+            &about("vhost", "P1", &name),
+            &with_other_build(
+                bench,
+                vec![
+                    with_stations(OURS, &some, None),
+                    with_stations(DPDK, &some, ratio(1.2)),
+                    with_stations(Io, &some, ratio(1.0)),
+                ],
+                with_stations(OURS, &some, None),
+            ),
+        )?,
+        side_by_side::run(
+            bench,
+            &about("vhost", "P2", "1518 octets, loop of testpmd"),
+            &with_other_build(
+                bench,
+                vec![
+                    with_testpmd(OURS, 1518, None),
+                    with_testpmd(DPDK, 1518, ratio(1.8)),
+                    with_testpmd(Io, 1518, None),
+                ],
+                with_testpmd(OURS, 1518, None),
+            ),
+        )?,
+    ])
 }
 
 /// P2: super-frames of 64 KiB.
 pub fn super_frames(bench: &Bench) -> Result<Vec<Case>> {
-    let peers: Peers = vec![
-        (Box::new(Vswitch::open(Ports::VhostUser)), vec![]),
-        (
-            Box::new(Ovs(PortType::VhostUser { tso: true })),
-            vec![Some(Wanted::Ratio(1.8))],
-        ),
-    ];
-    let measurement = Measurement {
-        target: "P2".into(),
-        names: vec!["TCP super-frames of 64 KiB".into()],
+    let phase = closed(2, SUPER);
+    let about = About {
         unit: Unit::BitsPerSecond,
-        measure: Box::new(|bench, _| {
-            let rate = guests(bench, &[&closed(2, SUPER)])?.rate;
-            Ok(vec![rate * 8.0 * (SUPER - 4) as f64])
-        }),
+        frame: 8.0 * (SUPER - 4) as f64,
+        ..about("super", "P2", "TCP super-frames of 64 KiB")
     };
-    in_turns("super", bench, &peers, &[measurement])
+    let dpdk = Ovs(PortType::VhostUser { tso: true });
+    let entries = [
+        with_stations(OURS, &phase, None),
+        with_stations(dpdk, &phase, ratio(1.8)),
+    ];
+    Ok(vec![side_by_side::run(bench, &about, &entries)?])
 }
 
 /// P5: every frame from another station to another one.
 pub fn macs(bench: &Bench) -> Result<Vec<Case>> {
-    let peers: Peers = vec![
-        (Box::new(Vswitch::open(Ports::VhostUser)), vec![]),
-        (
-            Box::new(Ovs(PortType::VhostUser { tso: false })),
-            vec![None, Some(Wanted::Ratio(3.0))],
-        ),
-    ];
-    let frames = |name: String, macs: usize| Measurement {
-        target: "P5".into(),
-        names: vec![name],
-        unit: Unit::FramesPerSecond,
-        measure: Box::new(move |bench, _| Ok(vec![guests(bench, &[&closed(macs, 64)])?.rate])),
+    let (few, many) = (closed(2, 64), closed(MANY, 64));
+    let itself = Entry {
+        name: "vswitch, 2 MACs".into(),
+        ..with_stations(OURS, &few, ratio(0.8))
     };
-    let measurements = [
-        frames("64 octets, 2 MACs".into(), 2),
-        frames(format!("64 octets, {MANY} MACs"), MANY),
-    ];
-    let mut cases = in_turns("macs", bench, &peers, &measurements)?;
-    if let [few, many] = &mut cases[..]
-        && let Some(ours) = few.series.first().filter(|ours| !ours.figures.is_empty())
-    {
-        many.series.push(Series {
-            peer: "itself with 2 MACs".into(),
-            wanted: Some(Wanted::Ratio(0.8)),
-            ..ours.clone()
-        });
-    }
-    Ok(cases)
+    Ok(vec![side_by_side::run(
+        bench,
+        &about("macs", "P5", &format!("64 octets, {MANY} MACs")),
+        &with_other_build(
+            bench,
+            vec![
+                with_stations(OURS, &many, None),
+                with_stations(DPDK, &many, ratio(3.0)),
+                itself,
+            ],
+            with_stations(OURS, &many, None),
+        ),
+    )?])
 }
 
 /// P11: how long a frame takes while the switch is nearly busy, each at nine tenths of what it can do.

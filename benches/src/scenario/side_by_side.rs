@@ -1,0 +1,141 @@
+//! Switches side by side: all are up the whole time, each with a closed loop of its own between its two vhost-user ports, and
+//! they take short turns. Who has no turn is stopped by SIGSTOP, and so leaves its core to the others.
+//!
+//! A shared machine changes its speed from one second to the next. Turns shorter than that are changed alike for all, and there are many,
+//! since none begins with the start of a switch.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use xtask::host;
+
+use crate::peer::{Bench, Peer, Running};
+use crate::report::{Case, Series, Unit, Wanted};
+use crate::traffic::Loop;
+
+/// A turn.
+const TURN: Duration = Duration::from_millis(200);
+
+/// A switch with a loop, and what is wanted beside it; the first of several is ours.
+pub struct Entry {
+    /// As tables say it.
+    pub name: String,
+    /// The switch.
+    pub peer: Box<dyn Peer>,
+    /// The directory of its program, if it is not the bench's.
+    pub bin: Option<PathBuf>,
+    /// Starts the loop.
+    pub start: Box<dyn Fn(&Bench) -> Result<Box<dyn Loop>>>,
+    /// The target.
+    pub wanted: Option<Wanted>,
+}
+
+/// What the figures are about.
+pub struct About<'a> {
+    /// As `cargo xtask bench` takes it.
+    pub scenario: &'a str,
+    /// The target, such as `P1`.
+    pub target: &'a str,
+    /// What is sent.
+    pub name: &'a str,
+    /// The figures' unit.
+    pub unit: Unit,
+    /// What a frame counts, in the unit.
+    pub frame: f64,
+}
+
+/// A switch that is up.
+struct Contestant {
+    looped: Box<dyn Loop>,
+    running: Running,
+}
+
+impl Contestant {
+    /// Starts a switch and its loop, and stops both.
+    fn start(bench: &Bench, entry: &Entry) -> Result<Self> {
+        std::fs::create_dir_all(&bench.dir)?;
+        let bin = entry.bin.as_ref().unwrap_or(&bench.bin).clone();
+        let running = entry.peer.start(&Bench { bin, ..bench.clone() })?;
+        let looped = (entry.start)(bench)?;
+        running.pause()?;
+        Ok(Self { looped, running })
+    }
+
+    fn turn(&mut self) -> Result<f64> {
+        self.running.resume()?;
+        let figure = self.looped.turn(TURN);
+        self.running.check()?;
+        self.running.pause()?;
+        figure
+    }
+}
+
+/// Measures all of them; one that fails has no more turns.
+pub fn run(bench: &Bench, about: &About, entries: &[Entry]) -> Result<Case> {
+    let rounds = bench.rounds * (bench.time.as_millis() / TURN.as_millis()).max(1) as usize;
+    let mut case = Case {
+        scenario: about.scenario.to_owned(),
+        target: about.target.to_owned(),
+        name: about.name.to_owned(),
+        unit: about.unit,
+        series: Vec::new(),
+    };
+    let mut contestants = Vec::new();
+    for (index, entry) in entries
+        .iter()
+        .enumerate()
+        .filter(|(_, entry)| bench.wants(&entry.name))
+    {
+        case.series.push(Series {
+            peer: entry.name.clone(),
+            config: entry.peer.config(),
+            figures: Vec::new(),
+            wanted: entry.wanted,
+        });
+        let own = Bench {
+            dir: bench.dir.join(format!("{}-{index}", about.scenario)),
+            ..bench.clone()
+        };
+        contestants.push(may_fail(&entry.name, Contestant::start(&own, entry))?);
+    }
+    for _ in 0..rounds {
+        for (contestant, series) in contestants.iter_mut().zip(&mut case.series) {
+            let Some(running) = contestant else { continue };
+            let figure = may_fail(&series.peer, running.turn())?;
+            match figure {
+                Some(figure) => series.figures.push(figure * about.frame),
+                None => *contestant = None,
+            }
+        }
+    }
+    for series in &case.series {
+        let say = |share| {
+            crate::report::quantile(&series.figures, share)
+                .map_or_else(|| "none".to_owned(), |figure| about.unit.say(figure))
+        };
+        eprintln!(
+            "  {:<9} {:<38} {:<30} {} turns: median {}, a tenth below {}, a tenth above {}",
+            about.scenario,
+            about.name,
+            series.peer,
+            series.figures.len(),
+            say(0.5),
+            say(0.1),
+            say(0.9)
+        );
+    }
+    Ok(case)
+}
+
+/// `None`, and the reason on the terminal, if it failed; an error only if the user wants to end.
+fn may_fail<T>(peer: &str, result: Result<T>) -> Result<Option<T>> {
+    match result.with_context(|| peer.to_owned()) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if host::interrupted() => Err(error),
+        Err(error) => {
+            eprintln!("  no figure: {error:#}");
+            Ok(None)
+        }
+    }
+}
