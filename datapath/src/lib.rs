@@ -290,7 +290,8 @@ impl Datapath {
         let changing = self.change();
         let (commands, old) = {
             let mut control = self.control();
-            let owners = self.owners(&control, port, queues.len(), placement);
+            let homes: Vec<Option<usize>> = queues.iter().map(|queue| queue.worker()).collect();
+            let owners = self.owners(&control, port, &homes, placement);
             let known = control.ports.entry(port).or_insert_with(|| PortControl {
                 counters: (0..self.workers()).map(|_| Arc::default()).collect(),
                 queues: Vec::new(),
@@ -339,13 +340,27 @@ impl Datapath {
         drop(old);
     }
 
-    fn owners(&self, control: &Control, port: PortId, count: usize, placement: &Placement) -> Vec<u16> {
+    /// The worker of each queue of a port. `homes` are the workers that its queues are opened for ([`io::Queue::worker`]).
+    fn owners(
+        &self,
+        control: &Control,
+        port: PortId,
+        homes: &[Option<usize>],
+        placement: &Placement,
+    ) -> Vec<u16> {
         let workers = self.workers();
         match placement {
-            Placement::Pinned(wanted) if !wanted.is_empty() => (0..count)
+            Placement::Pinned(wanted) if !wanted.is_empty() => (0..homes.len())
                 .map(|number| (wanted[number % wanted.len()] % workers) as u16)
                 .collect(),
-            _ => assign::spread(&mut control.loads(workers, port), count),
+            _ => {
+                let spread = assign::spread(&mut control.loads(workers, port), homes.len());
+                let at_home = |(home, spread): (&Option<usize>, u16)| {
+                    home.filter(|home| *home < workers)
+                        .map_or(spread, |home| home as u16)
+                };
+                homes.iter().zip(spread).map(at_home).collect()
+            }
         }
     }
 
@@ -355,7 +370,8 @@ impl Datapath {
         let moves: Vec<(u16, u16)> = {
             let mut control = self.control();
             let count = control.ports.get(&port).map_or(0, |port| port.queues.len());
-            let owners = self.owners(&control, port, count, placement);
+            // The homes count only while nothing is pinned, and then nothing is moved here.
+            let owners = self.owners(&control, port, &vec![None; count], placement);
             let Some(known) = control.ports.get_mut(&port) else {
                 return;
             };

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use datapath::io::BATCH;
 use datapath::{Datapath, Placement};
-use support::channel::{Outside, PANIC, channel_queues};
+use support::channel::{Outside, PANIC, channel_queues, shared_queues};
 use support::{frame, id, port, snapshot, start_workers, wait_until};
 use switch_core::verdict::DropReason;
 use switch_core::vlan::VlanPolicy;
@@ -232,6 +232,28 @@ fn a_queue_moves_under_traffic_without_loss_or_reordering() {
 
 /// Frames of each flow that have arrived, by number of workers.
 static ARRIVED: [[AtomicU32; 4]; 2] = [const { [const { AtomicU32::new(0) }; 4] }; 2];
+
+#[test]
+fn a_queue_that_shares_memory_moves_while_it_is_awake() {
+    let datapath = start_workers(2);
+    let (queues, guest) = shared_queues(1);
+    datapath.attach_to(id(0), queues, &Placement::Pinned(vec![0]));
+    let (queues, station) = channel_queues(1);
+    datapath.attach_to(id(1), queues, &Placement::Pinned(vec![0]));
+    publish(&datapath, 2);
+    let outsides = [guest, station];
+    introduce(&outsides);
+    let [guest, station] = &outsides;
+    for round in 0..100 {
+        let frames = |first: u32| (first..first + 8).map(|number| numbered(2, 1, 0, number));
+        guest.send(0, frames(0));
+        for expected in 0..8 {
+            assert_eq!(number(&station.next().1), expected);
+        }
+        // It was just asked, and is asked again for a while.
+        datapath.place(id(0), &Placement::Pinned(vec![(round + 1) % 2]));
+    }
+}
 
 #[test]
 fn a_port_with_several_queues_is_sent_to_by_all_and_each_flow_by_one() {

@@ -17,6 +17,7 @@ use crate::pool::Pool;
 
 pub mod packet;
 pub mod peer;
+mod socket;
 pub mod stream;
 pub mod tap;
 pub(crate) mod vhost_user;
@@ -141,6 +142,11 @@ pub trait Queue: Send {
     /// How the device is attached, in words; empty if there is but one way.
     fn driver(&self) -> &str {
         ""
+    }
+
+    /// The worker that it is opened for: with other queues there it shares memory, so that frames go from one to the other without a copy.
+    fn worker(&self) -> Option<usize> {
+        None
     }
 
     /// Frames that the kernel dropped since the last call because we were too slow to read them.

@@ -1,4 +1,4 @@
-//! The Unix socket of a stream port: listening at a path, connecting to one, and being patient with both.
+//! The Unix socket of a port (`vhost-user`, `stream`): listening at a path, connecting to one, and being patient with both.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;

@@ -7,13 +7,15 @@
 //! A guest may also truncate the file behind its memory; reading there raises SIGBUS. [`crate::sys::sigbus`] then puts
 //! zeros in the file's place and marks the memory broken, which costs the port and nothing else.
 //!
-//! Lifetimes: a [`Payload`] points into memory that the queue which received the frame holds mapped. A queue lets go of a mapping only
-//! when the worker's pool has all its payload lists back (`io::vhost_user`), so no list in use outlives it; and frames with a payload never leave
-//! their worker.
+//! And it may share a file whose pages only come when somebody else gives them (FUSE, a network file system): reading there would stop a worker for as
+//! long as that takes, so only memory and local file systems are taken.
+//!
+//! Lifetimes: a [`Payload`] points into memory that the ring which the frame came from holds mapped. A queue lets go of a ring only between batches
+//! (`io::vhost_user`), when no frame is left; and frames with a payload never leave their worker.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
 
@@ -71,6 +73,12 @@ impl GuestMemory {
         if regions.len() > Self::MAX_REGIONS {
             return Err(invalid("too many memory regions"));
         }
+        let mapped = regions.iter().fold(0u64, |sum, one| {
+            sum.saturating_add(one.offset).saturating_add(one.len)
+        });
+        if mapped > most_memory() {
+            return Err(invalid("that is more than four times the memory of this host"));
+        }
         for (index, one) in regions.iter().enumerate() {
             for other in &regions[..index] {
                 let apart = |a: u64, b: u64| a + one.len <= b || b + other.len <= a;
@@ -118,6 +126,36 @@ impl GuestMemory {
     }
 }
 
+/// Octets that one guest may share at most: more than it can use, and little enough of the address space for the others to find room.
+fn most_memory() -> u64 {
+    const LEAST: u64 = 1 << 36;
+    // SAFETY: sysconf takes no pointer. Without an answer it is -1.
+    let [pages, size] = [libc::_SC_PHYS_PAGES, libc::_SC_PAGESIZE].map(|name| unsafe { libc::sysconf(name) });
+    let all = u64::try_from(pages)
+        .unwrap_or(0)
+        .saturating_mul(u64::try_from(size).unwrap_or(0));
+    all.saturating_mul(4).max(LEAST)
+}
+
+/// Whether the pages of a file are there without anybody's help.
+fn is_local(file: &File) -> io::Result<bool> {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    const HUGETLBFS: u64 = 0x9584_58f6;
+    const EXT: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683e;
+    // SAFETY: all-zero is a valid statfs, and it lives through the call, which writes it; the descriptor is open.
+    let facts = unsafe {
+        let mut facts: libc::statfs = std::mem::zeroed();
+        super::check(libc::fstatfs(file.as_raw_fd(), &mut facts))?;
+        facts
+    };
+    // The type is signed or not, and of 32 or 64 bits, as the architecture likes.
+    let kind = facts.f_type as u64 & 0xffff_ffff;
+    Ok([TMPFS, RAMFS, HUGETLBFS, EXT, XFS, BTRFS].contains(&kind))
+}
+
 impl Mapped {
     fn new(region: &Region) -> io::Result<Self> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
@@ -131,6 +169,11 @@ impl Mapped {
         }
         if region.file.metadata()?.len() < end {
             return Err(invalid("a memory region is longer than its file"));
+        }
+        if !is_local(&region.file)? {
+            return Err(invalid(
+                "a memory region lies in a file system that may keep its readers waiting; share a memfd, or a file of tmpfs or hugetlbfs",
+            ));
         }
         // A file is mapped from its start, in whole pages of its own size: hugetlbfs wants both the offset and the length so.
         let page = region.file.metadata()?.blksize().max(1);

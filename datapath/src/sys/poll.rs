@@ -34,7 +34,7 @@ impl Waker {
     }
 }
 
-/// A set of descriptors to wait for, each with a number of the caller's, level-triggered.
+/// A set of descriptors to wait for, each with a number of the caller's; level-triggered unless asked otherwise.
 #[derive(Debug)]
 pub struct Poller {
     epoll: OwnedFd,
@@ -57,8 +57,17 @@ impl Poller {
 
     /// Waits for `fd` too. It must be removed before it is closed.
     pub fn add(&self, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
+        self.add_for(libc::EPOLLIN, fd, number)
+    }
+
+    /// As [`Self::add`], but it is ready once whenever it becomes readable, or more so (EPOLLET).
+    pub fn add_edge(&self, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
+        self.add_for(libc::EPOLLIN | libc::EPOLLET, fd, number)
+    }
+
+    fn add_for(&self, events: libc::c_int, fd: BorrowedFd<'_>, number: u64) -> io::Result<()> {
         let mut event = libc::epoll_event {
-            events: libc::EPOLLIN as u32,
+            events: events as u32,
             u64: number,
         };
         // SAFETY: both descriptors are open, borrowed through the call; the event lives through it.

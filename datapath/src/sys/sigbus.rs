@@ -1,24 +1,26 @@
 //! What happens when a guest takes away memory that it shares with the switch.
 //!
 //! A file can be truncated behind a mapping of it; the next access beyond its end raises SIGBUS, which ends a process that does not
-//! handle it. The handler here looks up the address among the watched mappings, maps zeros in place of the rest of the mapping, marks it broken and
-//! returns, so that the access is made again and finds zeros. The port's control thread sees the mark and closes the port. An address that
+//! handle it. The handler here looks up the address among the watched mappings, maps zeros in place of the whole mapping, marks it broken and
+//! returns, so that the access is made again and finds zeros. The worker sees the mark before its next batch and gives the port up. An address that
 //! is not watched gets the default action: it is a fault of our own.
 //!
 //! The handler makes one system call (mmap, which is async-signal-safe in the kernel's terms) and otherwise reads and writes atomics. Watching
 //! and unwatching are done by control threads under a lock that the handler does not take.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, Once, PoisonError};
 
 use super::mapping::Mapping;
 
-/// Most mappings watched at once: a thousand guests with some regions each.
-const PLACES: usize = 4096;
+/// Most mappings watched at once: all regions that a thousand guests may have ([`super::guest::GuestMemory::MAX_REGIONS`]).
+const PLACES: usize = 65_536;
 
 /// One watched mapping; free while `len` is 0.
 struct Place {
+    /// Odd while the place changes hands: what it says then is of two mappings.
+    version: AtomicUsize,
     start: AtomicUsize,
     len: AtomicUsize,
     broken: AtomicBool,
@@ -26,11 +28,37 @@ struct Place {
 
 static TABLE: [Place; PLACES] = [const {
     Place {
+        version: AtomicUsize::new(0),
         start: AtomicUsize::new(0),
         len: AtomicUsize::new(0),
         broken: AtomicBool::new(false),
     }
 }; PLACES];
+
+impl Place {
+    /// Changes what is watched. The caller holds [`CHANGES`].
+    fn set(&self, start: usize, len: usize) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.broken.store(false, Ordering::Relaxed);
+        self.start.store(start, Ordering::Relaxed);
+        self.len.store(len, Ordering::Relaxed);
+        self.version.store(version.wrapping_add(2), Ordering::Release);
+    }
+
+    /// Start and length, if the place is not changing hands: then it is not the one of a mapping in use.
+    fn get(&self) -> Option<(usize, usize)> {
+        let version = self.version.load(Ordering::Acquire);
+        let (start, len) = (
+            self.start.load(Ordering::Relaxed),
+            self.len.load(Ordering::Relaxed),
+        );
+        fence(Ordering::Acquire);
+        let same = self.version.load(Ordering::Relaxed) == version;
+        (same && version.is_multiple_of(2)).then_some((start, len))
+    }
+}
 
 /// Places that have ever been used: as far as the handler looks.
 static USED: AtomicUsize = AtomicUsize::new(0);
@@ -58,10 +86,7 @@ impl Watch {
             .iter()
             .position(|place| place.len.load(Ordering::Relaxed) == 0);
         let index = free.ok_or(io::ErrorKind::OutOfMemory)?;
-        let place = &TABLE[index];
-        place.broken.store(false, Ordering::Relaxed);
-        place.start.store(start.as_ptr() as usize, Ordering::Relaxed);
-        place.len.store(mapping.len(), Ordering::Release);
+        TABLE[index].set(start.as_ptr() as usize, mapping.len());
         USED.fetch_max(index + 1, Ordering::Release);
         Ok(Self { place: index })
     }
@@ -74,7 +99,8 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        TABLE[self.place].len.store(0, Ordering::Release);
+        let _changes = CHANGES.lock().unwrap_or_else(PoisonError::into_inner);
+        TABLE[self.place].set(0, 0);
     }
 }
 
@@ -99,8 +125,7 @@ extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c
     let address = unsafe { (*info).si_addr() } as usize;
     let used = USED.load(Ordering::Acquire).min(PLACES);
     for place in &TABLE[..used] {
-        let len = place.len.load(Ordering::Acquire);
-        let start = place.start.load(Ordering::Relaxed);
+        let Some((start, len)) = place.get() else { continue };
         if address.wrapping_sub(start) >= len {
             continue;
         }

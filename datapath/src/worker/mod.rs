@@ -291,9 +291,13 @@ impl Worker {
         self.hot.clear();
         self.scratch.recover(&mut self.pool);
         self.release_batch();
+        for attached in self.queues.iter_mut().flatten() {
+            attached.queue.finish();
+        }
         self.lanes.collect(&mut self.pool);
         // A buffer that was just going from hand to hand is lost.
-        if self.pool.free() + self.lanes.lent() < self.lanes.lends() + 2 * BATCH {
+        let free = self.pool.free().min(self.pool.free_small());
+        if free + self.lanes.lent() < self.lanes.lends() + 2 * BATCH {
             self.pool = Pool::new(CHUNKS + self.lanes.lends());
         }
     }

@@ -326,21 +326,30 @@ impl Worker {
     }
 
     /// Waits for the ports that the snapshot has, and for no others: what they receive stays with the kernel.
+    ///
+    /// Each new one is looked at as if it had shown that it is ready: one that sleeps until its other side tells of frames may come from
+    /// another worker that kept it awake, or have frames that were told of while nobody listened.
     fn listen(&mut self) {
-        let mut failed = Vec::new();
+        let (mut fresh, mut failed) = (Vec::new(), Vec::new());
         for (slot, attached) in self.queues.iter_mut().enumerate() {
             let Some(attached) = attached else { continue };
             let port = attached.port;
             let wanted = self.snapshot.port(port).is_some() && !attached.failed;
             if wanted && !attached.listening {
                 match self.poller.add(attached.queue.readiness(), slot as u64) {
-                    Ok(()) => attached.listening = true,
+                    Ok(()) => {
+                        attached.listening = true;
+                        fresh.push(slot);
+                    }
                     Err(error) => failed.push((slot, error)),
                 }
             } else if !wanted && attached.listening {
                 self.poller.remove(attached.queue.readiness());
                 attached.listening = false;
             }
+        }
+        for slot in fresh {
+            self.wake(slot);
         }
         for (slot, error) in failed {
             self.fail(slot, &error);

@@ -3,7 +3,10 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,11 +27,17 @@ struct ChannelQueue {
     own_bell: UnixStream,
     gate: Arc<Mutex<()>>,
     takes: Arc<AtomicBool>,
+    /// Whether the bell is rung; a queue without this rings always.
+    armed: Option<Arc<AtomicBool>>,
+    /// Frames were received, and not yet given back.
+    unfinished: bool,
 }
 
 /// The test's side of a port.
 pub struct Outside {
     frames: Vec<(Sender<Vec<u8>>, UnixStream)>,
+    /// Whether each queue wants its bell rung.
+    armed: Vec<Option<Arc<AtomicBool>>>,
     /// What was sent to the port: by which queue, and the frame.
     pub sent: Receiver<(usize, Vec<u8>)>,
     /// Held, it stops whoever sends to the port.
@@ -39,15 +48,27 @@ pub struct Outside {
 
 /// A port with so many queues.
 pub fn channel_queues(count: usize) -> (Vec<Box<dyn Queue>>, Outside) {
+    queues(count, false)
+}
+
+/// The same with queues that are asked for frames while there are some, and told of none meanwhile, as the rings of a guest.
+pub fn shared_queues(count: usize) -> (Vec<Box<dyn Queue>>, Outside) {
+    queues(count, true)
+}
+
+fn queues(count: usize, shared: bool) -> (Vec<Box<dyn Queue>>, Outside) {
     let gate = Arc::default();
     let (sent, out) = unbounded();
     let (mut queues, mut frames, mut takes): (Vec<Box<dyn Queue>>, Vec<_>, Vec<_>) = Default::default();
+    let mut armed = Vec::new();
     for number in 0..count {
         let (into, inside) = unbounded();
         let (bell, ringer) = UnixStream::pair().unwrap();
         bell.set_nonblocking(true).unwrap();
         ringer.set_nonblocking(true).unwrap();
         let flag = Arc::new(AtomicBool::new(true));
+        let bell_wanted = shared.then(|| Arc::new(AtomicBool::new(true)));
+        armed.push(bell_wanted.clone());
         queues.push(Box::new(ChannelQueue {
             frames: inside,
             sent: sent.clone(),
@@ -56,12 +77,15 @@ pub fn channel_queues(count: usize) -> (Vec<Box<dyn Queue>>, Outside) {
             own_bell: ringer.try_clone().unwrap(),
             gate: Arc::clone(&gate),
             takes: Arc::clone(&flag),
+            armed: bell_wanted,
+            unfinished: false,
         }));
         frames.push((into, ringer));
         takes.push(flag);
     }
     let outside = Outside {
         frames,
+        armed,
         sent: out,
         gate,
         takes,
@@ -81,7 +105,9 @@ impl Outside {
         for frame in frames {
             into.send(frame).expect("the queue is open");
         }
-        ring(bell);
+        if self.armed[queue].as_ref().is_none_or(|armed| armed.load(SeqCst)) {
+            ring(bell);
+        }
     }
 
     /// Whether a queue is closed.
@@ -99,17 +125,38 @@ impl Outside {
 
 impl Queue for ChannelQueue {
     fn receive(&mut self, pool: &mut Pool, batch: &mut Vec<Frame>) -> io::Result<bool> {
+        assert!(!self.unfinished, "what was received before was not given back");
         let _ = self.bell.read(&mut [0; 1024]);
         while batch.len() < BATCH {
             let Ok(octets) = self.frames.try_recv() else {
                 return Ok(false);
             };
+            self.unfinished = true;
             let mut chunk = pool.take().expect("a batch finds its buffers");
             chunk[HEADROOM..][..octets.len()].copy_from_slice(&octets);
             batch.push(Frame::new(chunk, HEADROOM, octets.len()));
         }
-        ring(&self.own_bell);
+        if self.armed.is_none() {
+            ring(&self.own_bell);
+        }
         Ok(true)
+    }
+
+    fn finish(&mut self) {
+        self.unfinished = false;
+    }
+
+    fn wake(&mut self) -> bool {
+        let Some(armed) = &self.armed else { return false };
+        let _ = self.bell.read(&mut [0; 1024]);
+        armed.store(false, SeqCst);
+        true
+    }
+
+    fn arm(&mut self) -> bool {
+        let Some(armed) = &self.armed else { return false };
+        armed.store(true, SeqCst);
+        !self.frames.is_empty()
     }
 
     fn transmit(&mut self, batch: &mut [Frame], outgoing: &mut [Outgoing]) {

@@ -8,20 +8,10 @@
 use std::io;
 
 use crate::sys::xdp::memory::Umem;
-use crate::sys::xdp::socket::{Kick, Sender};
+use crate::sys::xdp::socket::{FRAME_COST, NOWHERE, Pushed, Sender};
 
 /// Frames under way at most.
 const CHUNKS: u32 = 128;
-
-/// What a frame under way counts in the socket's send buffer at most, octets.
-const FRAME_COST: u32 = 4096;
-
-/// No address in the UMEM: the kernel passes such a descriptor over.
-const NOWHERE: libc::xdp_desc = libc::xdp_desc {
-    addr: u64::MAX,
-    len: 0,
-    options: 0,
-};
 
 /// Sends plain frames to a device.
 pub(super) struct DirectSender {
@@ -78,34 +68,19 @@ impl DirectSender {
             self.sending.push(chunk);
         }
         self.socket.transmit.submit();
-        let result = self.push_out();
+        let Pushed {
+            taken,
+            dropped,
+            result,
+        } = self.socket.push_out(self.sending.len());
         // What the kernel left is taken back; it would read the entries at the next call.
         self.socket.transmit.replace_unconsumed(NOWHERE);
-        let refused = self.sending.len() - result.as_ref().map_or(0, |&(taken, _)| taken);
-        for chunk in self.sending.drain(self.sending.len() - refused..) {
-            self.free.push(chunk);
+        self.free.extend(self.sending.drain(taken..));
+        match result {
+            // The next call meets it again.
+            Err(error) if taken == 0 => Err(error),
+            _ => Ok(taken - usize::from(dropped)),
         }
-        result.map(|(taken, dropped)| taken - usize::from(dropped))
-    }
-
-    /// Makes the kernel take what was submitted. Returns how many it took, and whether the device dropped the last of those.
-    fn push_out(&mut self) -> io::Result<(usize, bool)> {
-        let all = self.sending.len();
-        let mut taken = 0;
-        loop {
-            let kick = self.socket.kick()?;
-            let before = std::mem::replace(&mut taken, all.saturating_sub(self.left()));
-            match kick {
-                Kick::Dropped => return Ok((taken, taken > 0)),
-                _ if taken == all || taken == before => return Ok((taken, false)),
-                Kick::Taken | Kick::Busy => {}
-            }
-        }
-    }
-
-    /// Descriptors that the kernel has not taken, those of earlier calls that were taken back included.
-    fn left(&mut self) -> usize {
-        self.socket.transmit.unconsumed() as usize
     }
 
     /// Takes back the chunks of frames that were sent.

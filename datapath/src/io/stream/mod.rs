@@ -6,11 +6,10 @@
 //! slowly loses whole frames of its own.
 //!
 //! The port's readiness is an epoll set of its own, of all that the owner waits for: the connection, the listener, a timer and a waker. In
-//! either role the connection comes again after it was lost, with a growing pause between attempts (`socket`). Nothing here waits, and nothing that the other
+//! either role the connection comes again after it was lost, with a growing pause between attempts (`io::socket`). Nothing here waits, and nothing that the other
 //! side sends stops more than its own connection.
 
 pub mod framing;
-mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +25,7 @@ use switch_core::offload::Capabilities;
 use switch_core::verdict::DropReason;
 
 use self::framing::{BadLength, Inbox, LENGTH, Outbox};
-use self::socket::{Backoff, Listener, dial, enlarge, unreachable};
+use super::socket::{Backoff, Listener, dial, enlarge, unreachable};
 use super::{
     BATCH, BATCH_OCTETS, OpenError, Outgoing, Peer, PeerSink, Queue, SendFailure, SocketMode, StreamSpec,
 };

@@ -12,16 +12,19 @@
 //! A ring is asked for frames without system calls while there are some, and its guest is asked not to tell of new ones; before the worker sleeps it asks
 //! to be told again ([`Queue::arm`]). The guest is told of frames once a batch, if it wants to be.
 //!
-//! Memory is let go only between batches, and only if the worker's pool has all payload lists back, so that no frame points into it
-//! (`sys::guest`).
+//! A ring holds the guest's memory mapped, and so outlives the frames of the batch that point into it (`sys::guest`): rings are let go between batches,
+//! and one that breaks in the middle of a batch when that is done.
 
 mod device;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use switch_core::flow;
@@ -32,10 +35,10 @@ use super::peer::{PeerSink, VhostUserSpec};
 use super::{BATCH, BATCH_OCTETS, OpenError, Outgoing, Queue, SendFailure};
 use crate::frame::Frame;
 use crate::offload::mend_joined;
-use crate::pool::{HEADROOM, MAX_FRAME, Pool};
-use crate::sys::eventfd;
+use crate::pool::{Chunk, HEADROOM, MAX_FRAME, Pool};
+use crate::sys::guest::Payload;
 use crate::sys::poll::{Poller, Waker};
-use crate::sys::vring::{Broken, Given, Header, Vring};
+use crate::sys::vring::{Broken, Given, Header, Taken, Vring};
 
 use thread::Link;
 
@@ -84,6 +87,8 @@ struct VhostQueue {
     capabilities: Capabilities,
     /// Pairs of this worker.
     pairs: Vec<Pair>,
+    /// Rings that broke, for as long as frames of the batch may lie in their memory.
+    broken: Vec<Vring>,
     /// How many queues share the device's pairs.
     workers: usize,
     /// The pair that is asked first in the next round.
@@ -122,14 +127,14 @@ impl Parts {
         let mut lanes = Vec::with_capacity(spec.queues);
         let mut queues = Vec::with_capacity(spec.queues);
         for (worker, wake) in wakes.into_iter().enumerate() {
-            let readiness = Poller::new(1)?;
+            let pairs = (worker..spec.pairs).step_by(spec.queues).count();
+            let readiness = Poller::new(pairs + 1)?;
             readiness.add(wake.fd(), WAKE)?;
             let (sender, changes) = unbounded();
             lanes.push(thread::Lane {
                 changes: sender,
                 wake: Arc::clone(&wake),
             });
-            let pairs = (worker..spec.pairs).step_by(spec.queues).count();
             queues.push(VhostQueue {
                 link: Arc::clone(&link),
                 changes,
@@ -137,6 +142,7 @@ impl Parts {
                 readiness,
                 capabilities: Capabilities::default(),
                 pairs: std::iter::repeat_with(Pair::default).take(pairs).collect(),
+                broken: Vec::new(),
                 workers: spec.queues,
                 turn: 0,
             });
@@ -205,7 +211,9 @@ impl Queue for VhostQueue {
             if let Err(broken) = receive(&mut running.ring, pool, batch, &mut octets) {
                 self.link.fail(broken);
                 let running = self.pairs[turn].from_guest.take();
-                self.release(running);
+                let ring = self.release(running);
+                // Frames of the batch may lie in its memory.
+                self.broken.extend(ring.map(|ring| *ring));
             }
             if batch.len() == BATCH || octets >= BATCH_OCTETS {
                 break;
@@ -251,6 +259,7 @@ impl Queue for VhostQueue {
                 running.ring.use_taken();
             }
         }
+        self.broken.clear();
     }
 
     fn takes_payload(&self) -> bool {
@@ -259,14 +268,15 @@ impl Queue for VhostQueue {
 
     fn wake(&mut self) -> bool {
         self.wake.clear();
+        // Takes what was told: all of it, and without a word to the guests' descriptors.
+        if let Err(error) = self.readiness.wait(Some(Duration::ZERO)) {
+            tracing::error!(%error, "asking what guests have told failed");
+        }
         while let Ok(change) = self.changes.try_recv() {
             self.change(change);
         }
         let mut any = false;
         for running in self.pairs.iter_mut().filter_map(|pair| pair.from_guest.as_mut()) {
-            if let Some(kick) = &running.kick {
-                eventfd::clear(kick);
-            }
             running.ring.disarm();
             any = true;
         }
@@ -310,7 +320,7 @@ impl VhostQueue {
                 // What a guest that has to be told of its own buffers tells is of no use.
                 let kick = kick.filter(|_| from_guest);
                 if let Some(kick) = &kick
-                    && self.readiness.add(kick.as_fd(), index as u64).is_err()
+                    && self.readiness.add_edge(kick.as_fd(), index as u64).is_err()
                 {
                     self.link.fail(Broken::Kick);
                     return;
@@ -365,7 +375,7 @@ fn receive(
     let room = (BATCH - batch.len()).min(pool.free_small());
     let fetched = ring.fetch(room)?;
     let mut done = 0;
-    while done < fetched && *octets < BATCH_OCTETS {
+    while done < fetched && *octets < BATCH_OCTETS && !ring.is_tired() {
         let Some(weight) = take(ring, done, pool, batch)? else {
             break;
         };
@@ -421,39 +431,57 @@ fn take_long(
     batch: &mut Vec<Frame>,
 ) -> Result<Option<usize>, Broken> {
     let header = ring.header();
-    let start = HEADROOM - header;
-    let (Some(mut chunk), Some(mut rest)) = (pool.take_small(), pool.take_payload()) else {
+    let Some(mut chunk) = pool.take_small() else {
         return Ok(None);
     };
-    let mut taken = ring.copy(index, &mut chunk[start..], Some(&mut rest))?;
-    let payload = if taken.copied + rest.len() == taken.len && !rest.is_empty() {
-        Some(rest)
+    let Some(mut rest) = pool.take_payload() else {
+        pool.give(chunk);
+        return Ok(None);
+    };
+    let copied = copy_long(ring, index, pool, &mut chunk, &mut rest);
+    let Ok(Some(taken)) = copied else {
+        pool.give(chunk);
+        pool.give_payload(rest);
+        return copied.map(|_| None);
+    };
+    let fits = (header..=header + MAX_FRAME).contains(&taken.len);
+    let mut frame = Frame::new(chunk, HEADROOM, taken.copied.saturating_sub(header));
+    if fits && !rest.is_empty() {
+        frame.set_payload(rest);
     } else {
         pool.give_payload(rest);
-        None
-    };
-    if payload.is_none() && taken.copied < taken.len {
-        // In more parts than a list has places.
-        let Some(large) = pool.take() else {
-            pool.give(chunk);
-            return Ok(None);
-        };
-        pool.give(std::mem::replace(&mut chunk, large));
-        taken = ring.copy(index, &mut chunk[start..], None)?;
     }
-    let truncated = payload.is_none() && taken.copied < taken.len;
-    let mut frame = Frame::new(chunk, HEADROOM, taken.copied.saturating_sub(header));
-    if let Some(payload) = payload {
-        frame.set_payload(payload);
-    }
-    if taken.len < header || truncated || frame.len() > MAX_FRAME {
-        frame.fault = Some(DropReason::RxTruncated);
-    } else {
+    if fits {
         decode(&mut frame, header, pool);
+    } else {
+        // It counts as what is here of it: how long it says that it is, is the guest's word.
+        frame.fault = Some(DropReason::RxTruncated);
     }
     let weight = frame.weight();
     batch.push(frame);
     Ok(Some(weight))
+}
+
+/// Copies the front of a frame to `chunk`, and lists the rest in `rest`; a frame in more parts than that has places is copied whole to a
+/// large chunk in its place. `None` if there is none at present.
+fn copy_long(
+    ring: &Vring,
+    index: usize,
+    pool: &mut Pool,
+    chunk: &mut Chunk,
+    rest: &mut Payload,
+) -> Result<Option<Taken>, Broken> {
+    let start = HEADROOM - ring.header();
+    let taken = ring.copy(index, &mut chunk[start..], Some(&mut *rest))?;
+    if taken.copied + rest.len() == taken.len {
+        return Ok(Some(taken));
+    }
+    rest.clear();
+    let Some(large) = pool.take() else {
+        return Ok(None);
+    };
+    pool.give(std::mem::replace(chunk, large));
+    ring.copy(index, &mut chunk[start..], None).map(Some)
 }
 
 /// Reads the header of `len` octets in front of a frame.
@@ -473,16 +501,34 @@ fn decode(frame: &mut Frame, len: usize, pool: &mut Pool) {
     }
 }
 
-/// Gives the frames that are `mine` to a guest.
+/// Gives the frames that are `mine` to a guest. If its ring is broken it sees none of them.
 fn transmit(
     ring: &mut Vring,
     batch: &mut [Frame],
     outgoing: &mut [Outgoing],
     mine: impl Fn(&Frame) -> bool,
 ) -> Result<(), Broken> {
-    if ring.is_broken() {
-        return Err(Broken::Memory);
+    let result = if ring.is_broken() {
+        Err(Broken::Memory)
+    } else {
+        give(ring, batch, outgoing, &mine)
+    };
+    if result.is_err() {
+        for item in outgoing {
+            if mine(&batch[usize::from(item.frame)]) {
+                item.outcome = failure(DropReason::TxPortDown);
+            }
+        }
     }
+    result
+}
+
+fn give(
+    ring: &mut Vring,
+    batch: &mut [Frame],
+    outgoing: &mut [Outgoing],
+    mine: impl Fn(&Frame) -> bool,
+) -> Result<(), Broken> {
     ring.prefetch(outgoing.len());
     let mut full = false;
     for item in outgoing {

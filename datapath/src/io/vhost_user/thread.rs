@@ -6,9 +6,7 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +18,7 @@ use super::Change;
 use super::device::{Device, feature};
 use crate::io::OpenError;
 use crate::io::peer::{Peer, PeerSink, SocketMode, VhostUserSpec};
+use crate::io::socket::{self, Listener};
 use crate::sys::poll::{Poller, Waker};
 use crate::sys::unix;
 use crate::sys::vring::Broken;
@@ -45,6 +44,8 @@ impl Lane {
 /// What the queues and the thread of a port share.
 pub(super) struct Link {
     closed: AtomicBool,
+    /// With `mode: server`, until the port is closed: whoever opens it anew finds the path free.
+    listener: Mutex<Option<Listener>>,
     /// Wakes the thread when it waits for a hypervisor.
     waker: Waker,
     state: Mutex<LinkState>,
@@ -61,14 +62,20 @@ impl Link {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             closed: AtomicBool::new(false),
+            listener: Mutex::default(),
             waker: Waker::new()?,
             state: Mutex::default(),
         })
     }
 
+    // Each change of what is behind a lock is one assignment.
+
     fn state(&self) -> MutexGuard<'_, LinkState> {
-        // Each change is one assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listener(&self) -> MutexGuard<'_, Option<Listener>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the connection: a guest has broken the rules of its rings. Called by a worker, once for a ring; the thread holds the lock for an
@@ -82,6 +89,7 @@ impl Link {
     /// Ends the thread.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        drop(self.listener().take());
         shut(self.state().connection.as_ref());
         self.waker.wake();
     }
@@ -105,26 +113,29 @@ pub(super) fn spawn(
     lanes: Vec<Lane>,
     sink: PeerSink,
 ) -> std::result::Result<(), OpenError> {
-    let name = spec.socket.display().to_string();
-    let error = |what| {
-        let name = name.clone();
-        move |source| OpenError::from_system(&name, what, source)
-    };
+    let error = |what| move |source| OpenError::from_socket(&spec.socket, what, source);
     let listener = match spec.mode {
         SocketMode::Client => None,
-        SocketMode::Server => Some(Listener::new(&spec.socket, &link).map_err(error("listening"))?),
+        SocketMode::Server => Some(Listener::bind(&spec.socket)?),
     };
-    let waiting = Poller::new(1).map_err(error("making its poller"))?;
-    waiting
-        .add(link.waker.fd(), 0)
-        .map_err(error("making its poller"))?;
+    let pollers = || -> io::Result<_> {
+        let (closed, ready) = (Poller::new(1)?, Poller::new(1)?);
+        closed.add(link.waker.fd(), 0)?;
+        ready.add(link.waker.fd(), 0)?;
+        if let Some(listener) = &listener {
+            ready.add(listener.as_fd(), 1)?;
+        }
+        Ok((closed, ready))
+    };
+    let (closed, ready) = pollers().map_err(error("waiting for it"))?;
+    *link.listener() = listener;
     let mut thread = Thread {
         spec: spec.clone(),
-        waiting,
+        closed,
+        ready,
         link,
         lanes: lanes.into(),
         sink,
-        listener,
     };
     std::thread::Builder::new()
         .name("vhost-user".to_owned())
@@ -144,81 +155,37 @@ pub(super) fn serve_once(
 ) -> String {
     let thread = Thread {
         spec: spec.clone(),
-        waiting: Poller::new(1).expect("a process that fuzzes has descriptors"),
+        closed: Poller::new(1).expect("a process that fuzzes has descriptors"),
+        ready: Poller::new(1).expect("a process that fuzzes has descriptors"),
         link,
         lanes: lanes.into(),
         sink,
-        listener: None,
     };
     thread.serve(stream).0
-}
-
-/// A socket that the switch listens on.
-struct Listener {
-    socket: UnixListener,
-    /// Readable when somebody connects, or the port is closed.
-    ready: Poller,
-}
-
-impl Listener {
-    /// Listens on a path, in place of a socket that nobody listens on any more.
-    fn new(path: &Path, link: &Link) -> io::Result<Self> {
-        if path
-            .symlink_metadata()
-            .is_ok_and(|file| file.file_type().is_socket())
-        {
-            match UnixStream::connect(path) {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(path)?;
-                }
-                _ => return Err(io::ErrorKind::AddrInUse.into()),
-            }
-        }
-        let socket = UnixListener::bind(path)?;
-        // Whoever connects shares its memory with us and gets our frames; the owner and the group are for the administrator to set.
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        socket.set_nonblocking(true)?;
-        let ready = Poller::new(1)?;
-        ready.add(socket.as_fd(), 0)?;
-        ready.add(link.waker.fd(), 1)?;
-        Ok(Self { socket, ready })
-    }
-
-    /// Waits for somebody to connect. `None` if the port may have been closed.
-    fn accept(&mut self) -> io::Result<Option<UnixStream>> {
-        self.ready.wait(None)?;
-        match self.socket.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(false)?;
-                Ok(Some(stream))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 struct Thread {
     spec: VhostUserSpec,
     /// Readable when the port is closed.
-    waiting: Poller,
+    closed: Poller,
+    /// Also when somebody connects.
+    ready: Poller,
     link: Arc<Link>,
     lanes: Arc<[Lane]>,
     sink: PeerSink,
-    listener: Option<Listener>,
 }
 
 impl Thread {
     fn run(&mut self) {
         let mut wait = RETRY.0;
-        if self.listener.is_some() {
+        if self.listens() {
             self.sink.tell(Peer::Absent(self.nobody()));
         }
         while !self.link.is_closed() {
             match self.connect() {
                 Ok(Some(stream)) => {
                     let (why, how) = self.serve(stream);
-                    if how == Served::Nothing && self.listener.is_some() {
+                    if how == Served::Nothing && self.listens() {
                         // Nobody, in the way of those behind.
                         continue;
                     }
@@ -233,26 +200,37 @@ impl Thread {
             // Also after a connection that came to nothing: who makes and loses thousands of them is heard once in a while.
             self.pause(wait);
             // Where we listen, the next one in the queue may be the right one.
-            if self.listener.is_none() {
+            if !self.listens() {
                 wait = (2 * wait).min(RETRY.1);
             }
         }
-        if self.listener.is_some() {
-            // Another daemon may have taken the path over; then it is not ours to remove, but that takes an administrator's hand.
-            let _ = std::fs::remove_file(&self.spec.socket);
-        }
     }
 
+    /// A connection; `None` if there is none yet.
     fn connect(&mut self) -> io::Result<Option<UnixStream>> {
-        match &mut self.listener {
-            None => UnixStream::connect(&self.spec.socket).map(Some),
-            Some(listener) => listener.accept(),
-        }
+        let stream = match self.spec.mode {
+            SocketMode::Client => socket::dial(&self.spec.socket)?,
+            SocketMode::Server => {
+                self.ready.wait(None)?;
+                let accepted = self.link.listener().as_ref().map(Listener::accept);
+                match accepted {
+                    None => return Ok(None),
+                    Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                    Some(result) => result?,
+                }
+            }
+        };
+        stream.set_nonblocking(false)?;
+        Ok(Some(stream))
+    }
+
+    fn listens(&self) -> bool {
+        self.spec.mode == SocketMode::Server
     }
 
     /// Waits until the port is closed, or the time is over.
     fn pause(&mut self, time: Duration) {
-        if let Err(error) = self.waiting.wait(Some(time)) {
+        if let Err(error) = self.closed.wait(Some(time)) {
             tracing::error!(socket = %self.spec.socket.display(), %error, "waiting for a hypervisor failed");
             std::thread::sleep(RETRY.1);
         }
@@ -279,7 +257,7 @@ impl Thread {
             io::ErrorKind::ConnectionRefused => {
                 format!("nobody listens on `{path}`; it is tried until the hypervisor does")
             }
-            _ => format!("`{path}` cannot be reached: {error}"),
+            _ => socket::unreachable(&self.spec.socket, error),
         }
     }
 
@@ -294,13 +272,17 @@ impl Thread {
             state.broken = None;
             state.connection = Some(ours);
         }
+        if self.link.is_closed() {
+            // Who closed it may not have seen the connection.
+            return (self.nobody(), Served::Nothing);
+        }
         let connected = || self.sink.tell(Peer::Absent(self.connected()));
-        if self.listener.is_none() {
+        if !self.listens() {
             connected();
         }
         // An error shows again below.
         let silent = unix::peek(&early, &mut [0]).is_ok_and(|len| len == 0);
-        if self.listener.is_some() && !silent {
+        if self.listens() && !silent {
             connected();
         }
         let device = Device::new(&self.spec, Arc::clone(&self.lanes), self.sink.clone());

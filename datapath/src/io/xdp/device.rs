@@ -142,8 +142,9 @@ pub(in crate::io) fn open(
         _program: program,
         _promiscuous: promiscuous,
     });
-    let queue = |(socket, holdings, mode): (_, _, Mode)| {
+    let queue = |(worker, (socket, holdings, mode)): (usize, (_, _, Mode))| {
         Box::new(XdpQueue {
+            worker,
             socket,
             holdings,
             zero_copy: mode.zero_copy,
@@ -152,12 +153,13 @@ pub(in crate::io) fn open(
             guesses: !facts.physical,
             owed: 0,
             partial: None,
+            cut: false,
             sending: Vec::with_capacity(TRANSMIT as usize),
             ends: Vec::with_capacity(BATCH),
             port: Arc::clone(&port),
         }) as Box<dyn Queue>
     };
-    Ok(opened.into_iter().map(queue).collect())
+    Ok(opened.into_iter().enumerate().map(queue).collect())
 }
 
 /// The modes to try, the best first. Frames in several parts are asked for even where the MTU needs none: it may grow.

@@ -31,7 +31,7 @@ use crate::offload;
 use crate::pool::{Chunk, HEADROOM, MAX_FRAME, Pool};
 use crate::sys::packet;
 use crate::sys::xdp::program::Program;
-use crate::sys::xdp::socket::{Kick, Socket};
+use crate::sys::xdp::socket::{FRAME_COST, NOWHERE, Pushed, Socket};
 use crate::sys::xdp::umem::CHUNK;
 
 pub use umems::Umems;
@@ -49,16 +49,6 @@ const KERNEL_HEADROOM: usize = 256;
 
 const _: () = assert!(KERNEL_HEADROOM >= HEADROOM);
 
-/// What a frame under way counts in the socket's send buffer at most, octets.
-const FRAME_COST: u32 = 4096;
-
-/// No address in the UMEM: the kernel passes such a descriptor over.
-const NOWHERE: libc::xdp_desc = libc::xdp_desc {
-    addr: u64::MAX,
-    len: 0,
-    options: 0,
-};
-
 /// What all queues of a port hold together.
 struct Port {
     _program: Program,
@@ -68,6 +58,8 @@ struct Port {
 }
 
 struct XdpQueue {
+    /// The worker whose UMEMs it has a share in.
+    worker: usize,
     /// Before `holdings`, so that it is closed first.
     socket: Socket,
     holdings: Holdings,
@@ -81,6 +73,8 @@ struct XdpQueue {
     owed: usize,
     /// A frame of which the last part is still to come.
     partial: Option<Frame>,
+    /// The parts before the next one of such a frame are lost.
+    cut: bool,
     /// Addresses of the descriptors submitted in the present call, in order.
     sending: Vec<u64>,
     /// Of each frame submitted in the present call, where its descriptors end in `sending`.
@@ -100,7 +94,7 @@ impl Queue for XdpQueue {
                 return Ok(false);
             };
             let more = descriptor.options & libc::XDP_PKT_CONTD != 0;
-            if !more && self.partial.is_none() {
+            if !more && self.partial.is_none() && !self.cut {
                 self.socket.receive.pop();
                 let Some(chunk) = self.holdings.lent.recover(descriptor.addr) else {
                     continue;
@@ -126,14 +120,12 @@ impl Queue for XdpQueue {
             let submitted = self.submit(batch, rest);
             let (now, later) = rest.split_at_mut(submitted);
             let result = if self.zero_copy {
-                self.ring_the_bell()
+                self.ring_the_bell(now)
             } else {
                 self.push_out(now)
             };
-            if let Err(error) = result {
-                let failure = SendFailure::from_system(&error);
-                let dead = now.iter_mut().chain(later.iter_mut());
-                dead.for_each(|item| item.outcome = Err(failure));
+            if let Err(failure) = result {
+                later.iter_mut().for_each(|item| item.outcome = Err(failure));
                 return;
             }
             if submitted == 0 {
@@ -152,13 +144,9 @@ impl Queue for XdpQueue {
     fn retire(&mut self, pool: &mut Pool) {
         if let Some(frame) = self.partial.take() {
             frame.release(pool);
+            self.cut = true;
         }
-        while self.owed > 0
-            && let Some(chunk) = pool.take_umem(self.holdings.umem())
-        {
-            self.holdings.spare.push(chunk);
-            self.owed -= 1;
-        }
+        self.refill(pool);
     }
 
     fn readiness(&self) -> BorrowedFd<'_> {
@@ -171,6 +159,10 @@ impl Queue for XdpQueue {
 
     fn take_kernel_drops(&mut self) -> u64 {
         self.socket.take_drops()
+    }
+
+    fn worker(&self) -> Option<usize> {
+        Some(self.worker)
     }
 
     fn driver(&self) -> &str {
@@ -217,6 +209,9 @@ impl XdpQueue {
         };
         self.socket.receive.pop();
         let mut frame = frame;
+        if std::mem::take(&mut self.cut) {
+            frame.fault = Some(DropReason::RxTruncated);
+        }
         if let Some(chunk) = self.holdings.lent.recover(part.addr) {
             let start = part.addr as usize % CHUNK;
             let octets = chunk.get(start..).unwrap_or_default();
@@ -317,20 +312,31 @@ impl XdpQueue {
         }
     }
 
-    /// Zero-copy mode: tells the device that there are frames, if it asked to be told.
-    fn ring_the_bell(&mut self) -> io::Result<()> {
-        if self.socket.transmit.wants_waking() {
-            self.socket.kick()?;
+    /// Zero-copy mode: tells the device that there are frames, if it asked to be told. If that fails, none of `items` counts as sent.
+    fn ring_the_bell(&mut self, items: &mut [Outgoing]) -> Result<(), SendFailure> {
+        if !self.socket.transmit.wants_waking() {
+            return Ok(());
         }
-        Ok(())
+        let result = self
+            .socket
+            .kick()
+            .map_err(|error| SendFailure::from_system(&error));
+        if let Err(failure) = result {
+            items.iter_mut().for_each(|item| item.outcome = Err(failure));
+        }
+        result
     }
 
     /// Copy mode: makes the kernel take what was submitted, takes the rest back, and says in `items` which that is.
-    fn push_out(&mut self, items: &mut [Outgoing]) -> io::Result<()> {
+    fn push_out(&mut self, items: &mut [Outgoing]) -> Result<(), SendFailure> {
         if self.sending.is_empty() {
             return Ok(());
         }
-        let (taken, dropped, result) = self.kick_until_it_stops();
+        let Pushed {
+            taken,
+            dropped,
+            result,
+        } = self.socket.push_out(self.sending.len());
         if taken < self.sending.len() {
             // The kernel would read the entries at the next call.
             self.socket.transmit.replace_unconsumed(NOWHERE);
@@ -338,33 +344,18 @@ impl XdpQueue {
                 self.holdings.spare.extend(self.holdings.lent.recover(address));
             }
         }
+        let result = result.map_err(|error| SendFailure::from_system(&error));
         let full = SendFailure {
             reason: DropReason::TxQueueFull,
             errno: 0,
         };
+        let failure = result.err().unwrap_or(full);
         for (item, end) in items.iter_mut().zip(&self.ends) {
             if (*end > taken || (dropped && *end == taken)) && item.outcome.is_ok() {
-                item.outcome = Err(full);
+                item.outcome = Err(failure);
             }
         }
         result
-    }
-
-    /// Returns how many descriptors the kernel took, and whether the device dropped the last of them.
-    fn kick_until_it_stops(&mut self) -> (usize, bool, io::Result<()>) {
-        let all = self.sending.len();
-        let mut taken = 0;
-        loop {
-            let kick = self.socket.kick();
-            let left = self.socket.transmit.unconsumed() as usize;
-            let before = std::mem::replace(&mut taken, all.saturating_sub(left));
-            match kick {
-                Err(error) => return (taken, false, Err(error)),
-                Ok(Kick::Dropped) => return (taken, taken > 0, Ok(())),
-                Ok(_) if taken == all || taken == before => return (taken, false, Ok(())),
-                Ok(Kick::Taken | Kick::Busy) => {}
-            }
-        }
     }
 }
 

@@ -119,17 +119,17 @@ impl Umems {
         }
         let region = match idle {
             Some(region) => region,
-            None => Arc::new(Region::new(mode)?),
+            None => {
+                let region = Arc::new(Region::new(mode)?);
+                // Its memory is never unmapped: should the socket be refused, it is there for the next attempt.
+                regions.push(Arc::clone(&region));
+                region
+            }
         };
         let socket = Socket::open(place, &region.umem, None, wanted)?;
         let mut state = region.lock();
         state.mode = mode;
-        let opened = region.share(&mut state, socket, place, mode);
-        drop(state);
-        if !regions.iter().any(|known| Arc::ptr_eq(known, &region)) {
-            regions.push(region);
-        }
-        Ok(opened)
+        Ok(region.share(&mut state, socket, place, mode))
     }
 }
 

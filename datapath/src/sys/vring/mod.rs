@@ -9,14 +9,15 @@
 //!
 //! One thread has a ring. The addresses were checked against the guest's memory, which the ring holds mapped, when the ring was made.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::Write;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use super::cache::{prefetch, prefetch_to_write};
 use super::dirty::DirtyLog;
+use super::eventfd;
 use super::guest::{GuestMemory, Payload, Slice};
 
 /// Octets of `struct virtio_net_hdr_mrg_rxbuf`, which a device of VirtIO 1.0 always uses (5.1.6).
@@ -32,11 +33,18 @@ pub const BATCH: usize = 64;
 /// buffers of a guest share unevenly (they lie 2 KiB apart, say).
 const AHEAD: usize = 8;
 
+/// The most buffers of a chain. No driver has a use for more (Linux has 18 for a frame of 64 KiB), and each costs time; QEMU has the same limit.
+const MAX_CHAIN: u32 = 1024;
+
+/// Buffers of chains that are walked in one batch: four times what a batch of 64 super-frames takes. A guest that splits its frames finer gets fewer
+/// of them into a batch, so that other ports do not wait for it.
+const PATIENCE: u32 = 16_384;
+
 /// The largest ring (2.7).
 pub const MAX_SIZE: u16 = 32_768;
 
 /// `VIRTQ_DESC_F_*`
-mod flag {
+pub(crate) mod flag {
     pub const NEXT: u16 = 1;
     pub const WRITE: u16 = 2;
     pub const INDIRECT: u16 = 4;
@@ -87,9 +95,12 @@ pub enum Broken {
     /// An entry names a descriptor beyond the ring.
     #[error("a descriptor number is beyond the ring")]
     Descriptor,
-    /// A chain comes back to itself, or is longer than the ring.
-    #[error("a descriptor chain is longer than the ring")]
+    /// A chain comes back to itself, or is longer than the ring or [`MAX_CHAIN`].
+    #[error("a descriptor chain is longer than the ring, or than 1024 buffers")]
     Loop,
+    /// A buffer of no octets.
+    #[error("a buffer is empty")]
+    Empty,
     /// An indirect table where none may be, or one of an impossible length.
     #[error("an indirect descriptor table is malformed")]
     Indirect,
@@ -245,6 +256,8 @@ pub struct Vring {
     given: usize,
     /// Chains that were taken and not yet used.
     taken: u16,
+    /// Buffers of chains that were walked in this batch.
+    walked: Cell<u32>,
 }
 
 // SAFETY: the pointers lead into memory that the value holds mapped, and belong to no thread.
@@ -290,6 +303,7 @@ impl Vring {
             fetched_len: 0,
             given: 0,
             taken: 0,
+            walked: Cell::new(0),
         };
         // A device that was here before may have used more than it took up again (it ended in between): go on where the
         // guest believes us to be.
@@ -508,7 +522,14 @@ impl Vring {
     /// # Errors
     /// The ring is broken.
     pub fn fetch(&mut self, limit: usize) -> Result<usize, Broken> {
+        self.walked.set(0);
         self.look_up(limit, false)
+    }
+
+    /// Whether the chains of this batch have taken so long that the rest is for the next.
+    #[inline]
+    pub fn is_tired(&self) -> bool {
+        self.walked.get() > PATIENCE
     }
 
     /// Copies the `index`-th fetched chain, which the guest filled, if it is one buffer and fits. Returns its octets.
@@ -588,12 +609,16 @@ impl Vring {
             Ok(unsafe { read_unaligned_volatile(table.as_ptr().add(usize::from(index))) })
         };
         let mut descriptor = if indirect { read(0)? } else { first };
-        for _ in 0..count.min(u32::from(MAX_SIZE)) {
+        for _ in 0..count.min(MAX_CHAIN) {
+            self.walked.set(self.walked.get() + 1);
             if descriptor.flags & flag::INDIRECT != 0 {
                 return Err(Broken::Indirect);
             }
             if (descriptor.flags & flag::WRITE != 0) != writable {
                 return Err(Broken::Direction);
+            }
+            if descriptor.len == 0 {
+                return Err(Broken::Empty);
             }
             let start = self.memory.find(descriptor.addr, descriptor.len.into());
             each(Slice {
@@ -629,6 +654,7 @@ impl Vring {
 
     /// Looks up the next buffers of the guest, at most `limit`, for [`Vring::give`].
     pub fn prefetch(&mut self, limit: usize) {
+        self.walked.set(0);
         // What is wrong shows again when a frame is to be given.
         let _ = self.look_up(limit, true);
     }
@@ -683,6 +709,9 @@ impl Vring {
         // What was looked up does not say what is in a chain, and its number of chains is not known yet.
         self.fetched_len = 0;
         self.given = 0;
+        if self.is_tired() {
+            return Ok(Given::Full);
+        }
         // How many chains it takes, and that they are there.
         let (mut chains, mut room) = (0u16, 0usize);
         while room < len {
@@ -760,10 +789,8 @@ impl Vring {
     /// Needed when a ring is taken up again: a device that was here before may have ended between showing what it used and telling, and with an
     /// event index the guest would then never be told again.
     pub fn call(&mut self) {
-        if let Some(call) = &mut self.call {
-            // Fails only when the counter would overflow, which is a signal that was not taken yet: as good; or when the guest gave
-            // something that is no eventfd, which is its own loss.
-            let _ = call.write(&1u64.to_ne_bytes());
+        if let Some(call) = &self.call {
+            eventfd::signal(call);
         }
     }
 
@@ -939,5 +966,7 @@ unsafe fn read_unaligned_volatile(from: *const Descriptor) -> Descriptor {
     Descriptor::of(address, rest)
 }
 
+#[cfg(test)]
+pub(crate) mod driver;
 #[cfg(test)]
 mod tests;

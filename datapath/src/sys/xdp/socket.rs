@@ -28,13 +28,58 @@ pub struct Sender {
 
 /// How a call that makes the kernel send ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kick {
+enum Kick {
     /// All was taken, or as much as one call may take.
     Taken,
     /// The device dropped the last frame that was taken.
     Dropped,
     /// The device takes no more at present.
     Busy,
+}
+
+/// What a frame under way counts in the socket's send buffer at most, octets.
+pub const FRAME_COST: u32 = 4096;
+
+/// No address in the UMEM: the kernel passes such a descriptor over.
+pub const NOWHERE: libc::xdp_desc = libc::xdp_desc {
+    addr: u64::MAX,
+    len: 0,
+    options: 0,
+};
+
+/// What became of descriptors that were submitted.
+#[derive(Debug)]
+pub struct Pushed {
+    /// The kernel took so many, the first ones.
+    pub taken: usize,
+    /// The device dropped the last of these.
+    pub dropped: bool,
+    /// Why it took no more, if that is the device's end.
+    pub result: io::Result<()>,
+}
+
+/// Makes the kernel take the `all` descriptors that were submitted last, in as many calls as it wants.
+fn push_out(
+    transmit: &mut Producer<libc::xdp_desc>,
+    all: usize,
+    kick: impl Fn() -> io::Result<Kick>,
+) -> Pushed {
+    let mut taken = 0;
+    loop {
+        let kicked = kick();
+        let before = std::mem::replace(&mut taken, all.saturating_sub(transmit.unconsumed() as usize));
+        let (dropped, result) = match kicked {
+            Err(error) => (false, Err(error)),
+            Ok(Kick::Dropped) => (taken > 0, Ok(())),
+            Ok(_) if taken == all || taken == before => (false, Ok(())),
+            Ok(Kick::Taken | Kick::Busy) => continue,
+        };
+        return Pushed {
+            taken,
+            dropped,
+            result,
+        };
+    }
 }
 
 impl Sender {
@@ -76,12 +121,10 @@ impl Sender {
         set_buffer(self.fd.as_fd(), octets);
     }
 
-    /// Makes the kernel take frames from the transmit ring; never waits.
-    ///
-    /// # Errors
-    /// The device is down (ENETDOWN) or gone (ENXIO).
-    pub fn kick(&self) -> io::Result<Kick> {
-        kick(self.fd.as_fd())
+    /// Makes the kernel take the `all` descriptors that were submitted last; never waits. That it took no more is because the device is down
+    /// (ENETDOWN) or gone (ENXIO), or takes no more at present.
+    pub fn push_out(&mut self, all: usize) -> Pushed {
+        push_out(&mut self.transmit, all, || kick(self.fd.as_fd()))
     }
 }
 
@@ -241,8 +284,13 @@ impl Socket {
     ///
     /// # Errors
     /// The device is down (ENETDOWN) or gone (ENXIO).
-    pub fn kick(&self) -> io::Result<Kick> {
-        kick(self.sender.as_fd())
+    pub fn kick(&self) -> io::Result<()> {
+        kick(self.sender.as_fd()).map(drop)
+    }
+
+    /// Makes the kernel take the `all` descriptors that were submitted last, as [`Sender::push_out`]. For copy mode.
+    pub fn push_out(&mut self, all: usize) -> Pushed {
+        push_out(&mut self.transmit, all, || kick(self.sender.as_fd()))
     }
 
     /// Makes the kernel look at the fill ring, and the device if it is busy-polled; never waits.
