@@ -335,7 +335,7 @@ async fn follow_namespaces(daemon: &Shared) -> io::Result<()> {
         }
         // `ip netns add` makes the name first and the namespace after it.
         tokio::time::sleep(NETNS_SETTLES).await;
-        daemon.lock().namespaces_changed();
+        daemon.lock().names_changed();
     }
 }
 

@@ -160,7 +160,7 @@ fn port_detail(mac: &str, settings: &Value) -> Value {
     row["mac"] = json!(mac);
     row["settings"] = settings.clone();
     row["macs"] = json!(1);
-    row["queues"] = json!([{ "queue": 0, "worker": 1, "frames": 3 }]);
+    row["queues"] = json!([{ "queue": 0, "worker": 1, "in-use": true, "frames": 3 }]);
     row["stats"] = stats();
     row
 }

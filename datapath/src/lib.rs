@@ -20,7 +20,7 @@ mod sys;
 mod worker;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -77,18 +77,6 @@ pub enum StartError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The core is not there, or not allowed.
-    #[error(
-        "worker {worker} cannot be pinned to core {core}: {source}; name cores that `nproc` counts in `workers.cores`"
-    )]
-    Pin {
-        /// Which worker.
-        worker: usize,
-        /// Which core.
-        core: usize,
-        /// The system's error.
-        source: std::io::Error,
-    },
 }
 
 /// What all threads of the datapath see.
@@ -130,6 +118,8 @@ struct PortControl {
 
 struct QueueControl {
     worker: u16,
+    /// Of the port, as its workers have it; and which of them is this queue's.
+    live: (Arc<[AtomicBool]>, usize),
     load: Arc<QueueCounters>,
     /// As last measured.
     work: u64,
@@ -209,23 +199,22 @@ impl Datapath {
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
-                    let result = core.map_or(Ok(()), sys::cpu::pin_to_core);
-                    let go_on = result.is_ok();
-                    // The starter waits for this answer; if it is gone, so is the datapath.
-                    let _ = pinned.send(result);
-                    if go_on {
-                        worker.run();
+                    if let Some(core) = core
+                        && let Err(error) = sys::cpu::pin_to_core(core)
+                    {
+                        // A machine that has lost a core has not lost its network.
+                        tracing::error!(
+                            "worker {index} cannot be pinned to core {core}, and runs anywhere: {error}; name cores that `nproc` counts in `workers.cores`"
+                        );
                     }
+                    // Who waits for it may have given up.
+                    let _ = pinned.send(());
+                    worker.run();
                 })
                 .map_err(spawn_error(index))?;
             datapath.handles.push(Handle { commands, thread });
-            if let (Ok(Err(source)), Some(core)) = (answer.recv(), core) {
-                return Err(StartError::Pin {
-                    worker: index,
-                    core,
-                    source,
-                });
-            }
+            // So that all are where they belong before the first frame; a thread that has ended shows elsewhere.
+            let _ = answer.recv();
         }
         if let Err(error) = sys::cpu::keep_off(&options.cores) {
             tracing::warn!(%error, "the control plane runs on the workers' cores too");
@@ -298,15 +287,17 @@ impl Datapath {
                 pinned: false,
             });
             known.pinned = *placement != Placement::Automatic;
-            let new = owners.iter().map(|worker| QueueControl {
+            let live: Arc<[AtomicBool]> = queues.iter().map(|_| AtomicBool::new(false)).collect();
+            let new = owners.iter().enumerate().map(|(number, worker)| QueueControl {
                 worker: *worker,
+                live: (Arc::clone(&live), number),
                 load: Arc::default(),
                 work: 0,
             });
             known.queues = new.collect();
             let layout = Layout {
                 owners: owners.into(),
-                live: queues.iter().map(|_| AtomicBool::new(false)).collect(),
+                live,
             };
             let mut arrivals: Vec<Vec<Arrival>> =
                 std::iter::repeat_with(Vec::new).take(self.workers()).collect();
@@ -561,6 +552,7 @@ impl Datapath {
         let queues = control.ports.get(&port).map(|port| port.queues.iter());
         let stats = |queue: &QueueControl| QueueStats {
             worker: queue.worker.into(),
+            live: queue.live.0[queue.live.1].load(Ordering::Relaxed),
             frames: queue.load.frames(),
         };
         queues.into_iter().flatten().map(stats).collect()

@@ -56,6 +56,8 @@ impl Default for PortStats {
 pub struct QueueStats {
     /// The worker that serves it.
     pub worker: usize,
+    /// Whether it takes frames: a guest may use fewer queues than it could.
+    pub live: bool,
     /// Frames received by it since it was attached, a super-frame as one.
     pub frames: u64,
 }

@@ -53,7 +53,8 @@ fn frames_cross_between_workers_without_allocation() {
         while let Some(event) = datapath.try_event() {
             match event {
                 Event::Peer {
-                    state: Peer::Present, ..
+                    state: Peer::Present(_),
+                    ..
                 } => present += 1,
                 other => panic!("{other:?}"),
             }

@@ -118,7 +118,8 @@ pub struct FrontEnd {
     pub memory: File,
     /// What each ring's guest tells by.
     pub kicks: [EventFd; 2],
-    calls: [EventFd; 2],
+    /// What the switch tells each ring's guest by.
+    pub calls: [EventFd; 2],
     /// Available and used index of each ring.
     indices: [(u16, u16); 2],
 }

@@ -17,6 +17,9 @@ use crate::traffic::Loop;
 /// A turn.
 const TURN: Duration = Duration::from_millis(200);
 
+/// Starts a loop between the ports of a switch that is up.
+type StartLoop = Box<dyn Fn(&Bench) -> Result<Box<dyn Loop>>>;
+
 /// A switch with a loop, and what is wanted beside it; the first of several is ours.
 pub struct Entry {
     /// As tables say it.
@@ -26,7 +29,7 @@ pub struct Entry {
     /// The directory of its program, if it is not the bench's.
     pub bin: Option<PathBuf>,
     /// Starts the loop.
-    pub start: Box<dyn Fn(&Bench) -> Result<Box<dyn Loop>>>,
+    pub start: StartLoop,
     /// The target.
     pub wanted: Option<Wanted>,
 }

@@ -192,7 +192,7 @@ pub struct PortRow {
     pub state: PortState,
     /// Why it is down.
     pub reason: Option<String>,
-    /// The guest's effective MAC address (or the configured one until it has sent something).
+    /// The port's MAC address: the configured one, or with `security.mac-changes: accept` or without a configured one the guest's.
     #[schemars(with = "Option<String>")]
     pub mac: Option<MacAddr>,
     /// VLAN in short: `100`, `trunk 100,200-299 native 1`, `trunk all`, `tunnel 200`, or `none`.
@@ -206,8 +206,12 @@ pub struct PortDetail {
     /// As in the list.
     #[serde(flatten)]
     pub row: PortRow,
-    /// How its device is attached, where there is more than one way: `af-packet` or `af-xdp` and its modes, and with `driver: auto` why.
+    /// How its device is attached, where there is more than one way: `af-packet` or `af-xdp` and its modes, and with `driver: auto` why; for
+    /// `vhost-user` what was agreed on with the guest's driver.
     pub driver: Option<String>,
+    /// The MAC address that the guest uses, if it is not the port's: `security.mac-changes` refuses it.
+    #[schemars(with = "Option<String>")]
+    pub guest_mac: Option<MacAddr>,
     /// Settings in force, group and port taken together, in the file's words.
     pub settings: serde_json::Value,
     /// Number of MAC addresses behind it.
@@ -226,6 +230,8 @@ pub struct QueueRow {
     pub queue: usize,
     /// The worker that serves it.
     pub worker: usize,
+    /// Whether the other side uses it; a guest may use fewer queues than it could.
+    pub in_use: bool,
     /// Frames received by it since it was opened, a super-frame as one.
     pub frames: u64,
 }

@@ -117,6 +117,10 @@ async fn show(client: &Client, output: &mut Output, name: &str) -> Result<(), Cl
         let mac = row
             .mac
             .map_or_else(|| "not known yet".to_owned(), |mac| mac.to_string());
+        let mac = match detail.guest_mac {
+            Some(guest) => format!("{mac}; the guest uses {guest}, which `security.mac-changes` refuses"),
+            None => mac,
+        };
         let facts = [
             ("group", Some(format!("{} of {}", row.group, row.switch))),
             ("vlan", Some(row.vlan.clone())),
@@ -144,16 +148,20 @@ async fn show(client: &Client, output: &mut Output, name: &str) -> Result<(), Cl
 /// `0 by worker 1, 1 by worker 0`
 fn queues(queues: &[QueueRow]) -> String {
     match queues {
-        [] => "none, as it has no device".to_owned(),
-        [one] => format!("one, by worker {}", one.worker),
+        [] => "none, as its device is not open".to_owned(),
+        [one] => format!("one, by worker {}{}", one.worker, unused(one)),
         _ => {
             let each: Vec<String> = queues
                 .iter()
-                .map(|queue| format!("{} by worker {}", queue.queue, queue.worker))
+                .map(|queue| format!("{} by worker {}{}", queue.queue, queue.worker, unused(queue)))
                 .collect();
             each.join(", ")
         }
     }
+}
+
+fn unused(queue: &QueueRow) -> &'static str {
+    if queue.in_use { "" } else { " (not in use)" }
 }
 
 /// A number of a table.

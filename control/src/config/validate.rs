@@ -343,9 +343,13 @@ pub(crate) fn in_vlan(vid: Vid) -> String {
 
 /// The known name nearest to `name`, if one is near enough to be meant.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = (name.chars().count() / 3).clamp(1, 4);
+    /// A file may have a wrong name for each of thousands of ports; it is for all of them that the comparison has to be quick.
+    const COMPARED: usize = 200;
+    let (len, allowed) = (name.len(), (name.chars().count() / 3).clamp(1, 4));
     known
         .into_iter()
+        .filter(|candidate| candidate.len().abs_diff(len) <= 4 * allowed)
+        .take(COMPARED)
         .map(|candidate| {
             let distance = strsim::damerau_levenshtein(&name.to_lowercase(), &candidate.to_lowercase());
             (distance, candidate)

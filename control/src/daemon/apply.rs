@@ -31,7 +31,8 @@ use super::ports::{DeviceSpec, Queues, Runtime, missing_netns, placement};
 use super::{Daemon, Failure};
 use crate::api::model::{ApplyReport, Change, PendingConfirm};
 use crate::config::diff::diff;
-use crate::config::validate::Attachment;
+use crate::config::model::Driver;
+use crate::config::validate::{Attachment, EffectivePort, WorkerPlan};
 use crate::config::{ValidConfig, text};
 use crate::events::Kind;
 use crate::links::Links;
@@ -413,8 +414,20 @@ impl Daemon {
                 self.datapath.workers()
             ));
         }
+        if let WorkerPlan::Cores(cores) = config.workers() {
+            let missing = cores.iter().filter(|core| {
+                matches!(
+                    std::fs::exists(format!("/sys/devices/system/cpu/cpu{core}")),
+                    Ok(false)
+                )
+            });
+            warnings.extend(missing.map(|core| {
+                format!("`workers.cores` names core {core}, which this host does not have; its worker will run anywhere")
+            }));
+        }
         let running = self.datapath.workers();
         for port in config.ports() {
+            warnings.extend(without_effect(port).map(|what| format!("port {}: {what}", port.name)));
             if let Some(worker) = port.workers.iter().find(|worker| **worker >= running) {
                 warnings.push(format!(
                     "port {} asks for worker {worker}, and {running} run, numbered from 0; worker {} serves it",
@@ -568,6 +581,21 @@ impl Daemon {
             back_to: pending.before_generation,
             seconds_left: (pending.deadline.duration_since(Instant::now()).as_millis() as u64).div_ceil(1000),
         })
+    }
+}
+
+/// Settings of a port that do nothing for its kind of device.
+fn without_effect(port: &EffectivePort) -> Option<&'static str> {
+    match &port.attachment {
+        Attachment::Device {
+            busy_poll: true,
+            driver: Driver::AfPacket,
+            ..
+        } => Some("`busy-poll` has no effect with `driver: af-packet`; it is for AF_XDP"),
+        Attachment::Stream { .. } if port.workers.len() > 1 => {
+            Some("a `stream` port is one connection, which one worker serves: the first of `workers`")
+        }
+        _ => None,
     }
 }
 

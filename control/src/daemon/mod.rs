@@ -48,8 +48,8 @@ use crate::metrics::ApplyCounts;
 use crate::store::{Generation, NewGeneration, Store, StoreError, Summary};
 
 /// How often MAC addresses that nobody uses any more are taken out of the tables (lookups look at the age themselves;
-/// this only frees the room), and namespaces named by a path are looked at.
-pub const SWEEP: Duration = Duration::from_secs(30);
+/// this only frees the room), and that namespaces named by a path, and our sockets, are looked at.
+pub const SWEEP: Duration = Duration::from_secs(5);
 
 /// How often the load of the workers is looked at, where there are several. A queue moves at the second look at the earliest.
 const BALANCE: Duration = Duration::from_secs(5);
@@ -257,7 +257,7 @@ impl Daemon {
         if self.next_sweep <= now {
             self.next_sweep = now + SWEEP;
             self.sweep();
-            self.namespaces_changed();
+            self.names_changed();
         }
     }
 

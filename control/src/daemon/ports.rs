@@ -3,7 +3,7 @@
 //! A `device` port is attached while its netdev is there and set up; when the netdev goes, comes back or changes its
 //! name, netlink says so and [`Daemon::reconcile`] follows. A TAP may live in a namespace that netlink doesn't see: it
 //! is attached when it is opened, until a worker finds it broken. An open TAP keeps the namespace that it was made in alive
-//! after its name was deleted, so the names are watched too ([`Daemon::namespaces_changed`]). What cannot be opened is tried again after
+//! after its name was deleted, so the names are watched too ([`Daemon::names_changed`]). What cannot be opened is tried again after
 //! [`delay`], which grows so that a device that flaps costs little; for a netdev that is not there nothing is tried,
 //! because netlink tells when it comes. A port with a peer (`vhost-user`, `stream`) is open for as long as it is configured, and up while the
 //! peer is there ([`Daemon::peer_told`]); whether and when to connect again is the datapath's affair.
@@ -145,6 +145,19 @@ impl DeviceSpec {
         }
     }
 
+    /// The socket that we listen on.
+    fn listens(&self) -> Option<&Path> {
+        match self {
+            Self::VhostUser(VhostUserSpec { socket, mode, .. })
+            | Self::Stream(StreamSpec { socket, mode })
+                if *mode == io::SocketMode::Server =>
+            {
+                Some(socket)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether another process at the end of a socket has to be there.
     fn has_peer(&self) -> bool {
         matches!(self, Self::VhostUser(_) | Self::Stream(_))
@@ -210,14 +223,15 @@ fn delay(failures: u32) -> Duration {
 struct Attached {
     /// Index of the netdev, where netlink sees it.
     index: Option<u32>,
-    /// The namespace that a TAP was made in, if one is named: deleting the name leaves it alive as long as the TAP is open.
-    netns: Option<Identity>,
+    /// What its name led to when it was opened: the namespace of a TAP, which is alive as long as the TAP is open when the name was
+    /// deleted; the socket that we listen on, which nobody reaches when its file was.
+    named: Option<Identity>,
     /// Who tells of the peer, where there is one.
     peer: Option<PeerId>,
     since: Instant,
 }
 
-/// Device and inode of a namespace.
+/// Device and inode of a namespace or of a socket.
 type Identity = (u64, u64);
 
 /// Where a namespace is that is named as `ip netns` does, or by an absolute path: that stands for itself when it is joined.
@@ -225,10 +239,14 @@ fn netns_path(netns: &str) -> PathBuf {
     Path::new(NETNS_DIR).join(netns)
 }
 
-/// The namespace that has this name now.
-fn netns_identity(spec: &DeviceSpec) -> Option<Identity> {
-    let metadata = fs::metadata(netns_path(spec.netns()?)).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+/// The namespace, or the socket that we listen on, that has its name now.
+fn identity(spec: &DeviceSpec) -> Option<Identity> {
+    let metadata = match (spec.netns(), spec.listens()) {
+        (Some(netns), _) => fs::metadata(netns_path(netns)),
+        (None, Some(socket)) => fs::symlink_metadata(socket),
+        (None, None) => return None,
+    };
+    metadata.ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// What opening a TAP would say if its namespace is not there; for one that nobody has tried to open yet.
@@ -327,7 +345,7 @@ impl Runtime {
     fn opened(&mut self, index: Option<u32>, peer: PeerId, now: Instant) {
         self.attached = Some(Attached {
             index,
-            netns: netns_identity(&self.spec),
+            named: identity(&self.spec),
             peer: self.spec.has_peer().then_some(peer),
             since: now,
         });
@@ -527,23 +545,30 @@ impl Daemon {
         }
     }
 
-    /// Follows namespaces that were deleted, or made anew under their name: their TAPs are opened again.
-    pub fn namespaces_changed(&mut self) {
+    /// Follows namespaces and sockets that were deleted, or made anew under their name: their ports are opened again. A port whose
+    /// peer is connected needs its socket's name no more, and keeps its peer.
+    pub fn names_changed(&mut self) {
         let now = Instant::now();
         let names: Vec<String> = self.ports.keys().cloned().collect();
         for name in names {
             let Some(mut runtime) = self.ports.remove(&name) else {
                 continue;
             };
-            if runtime.spec.netns().is_some() {
-                let identity = netns_identity(&runtime.spec);
+            let listens = runtime.spec.listens().is_some();
+            if runtime.spec.netns().is_some() || listens {
+                let identity = identity(&runtime.spec);
                 match runtime.attached {
-                    Some(attached) if attached.netns != identity => {
+                    Some(attached) if attached.named != identity && !(listens && runtime.is_up()) => {
                         self.detach(&name, &mut runtime);
-                        runtime.trouble = Some("its network namespace was deleted".to_owned());
+                        runtime.trouble = Some(if listens {
+                            "its socket was removed or replaced".to_owned()
+                        } else {
+                            "its network namespace was deleted".to_owned()
+                        });
                         runtime.retry_at = None;
                     }
-                    None if identity.is_some() => runtime.retry_at = None,
+                    // What is to be there is, or what was in the way is not.
+                    None if identity.is_some() != listens => runtime.retry_at = None,
                     _ => {}
                 }
             }
@@ -600,9 +625,13 @@ impl Daemon {
         // One of a port that was closed meanwhile.
         let Some((name, runtime)) = port else { return false };
         let before = (runtime.is_up(), runtime.trouble.take());
-        let present = state == Peer::Present;
-        if let Peer::Absent(reason) = state {
-            runtime.trouble = Some(reason);
+        let present = matches!(state, Peer::Present(_));
+        match state {
+            Peer::Present(how) => runtime.driver = how,
+            Peer::Absent(reason) => {
+                runtime.driver.clear();
+                runtime.trouble = Some(reason);
+            }
         }
         let after = (runtime.is_up(), &runtime.trouble);
         let (changed, differs) = (before.0 != after.0, before.1 != *after.1);

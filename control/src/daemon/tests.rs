@@ -513,7 +513,7 @@ async fn a_port_with_a_peer_is_up_while_the_peer_is_there() {
     assert!(!published(&world));
     world.log();
 
-    peer.tell(Peer::Present);
+    peer.tell(Peer::Present(String::new()));
     world.daemon.take_events();
     assert_eq!(state(&world, "vm2"), (PortState::Up, None));
     assert!(published(&world));
@@ -531,7 +531,7 @@ async fn a_port_with_a_peer_is_up_while_the_peer_is_there() {
     pipeline::forward(&snapshot, now, &view, Mode::Live, &mut Vec::new(), &mut Silent).unwrap();
     assert!(world.daemon.registry.state("vm2").unwrap().effective().is_some());
     peer.tell(Peer::Absent("gone".to_owned()));
-    peer.tell(Peer::Present);
+    peer.tell(Peer::Present(String::new()));
     world.daemon.take_events();
     assert_eq!(world.daemon.registry.state("vm2").unwrap().effective(), None);
 
@@ -547,7 +547,7 @@ async fn a_port_with_a_peer_is_up_while_the_peer_is_there() {
     world.daemon.reconcile(tokio::time::Instant::now());
     assert_eq!(world.log(), [""; 0]);
     apply(&mut world, TWO);
-    peer.tell(Peer::Present);
+    peer.tell(Peer::Present(String::new()));
     world.daemon.take_events();
     assert!(world.log().contains(&format!("close {path}")));
     assert_eq!(state(&world, "vm2"), (PortState::Up, None));
@@ -584,13 +584,40 @@ async fn a_namespace_made_anew_gets_its_tap_again() {
     let text = TWO.replace("netns: ns1", &format!("netns: {}", netns.display()));
     apply(&mut world, &text);
     world.log();
-    world.daemon.namespaces_changed();
+    world.daemon.names_changed();
     assert_eq!(world.log(), [""; 0]);
     std::fs::write(&next, "").unwrap();
     std::fs::rename(&next, &netns).unwrap();
-    world.daemon.namespaces_changed();
+    world.daemon.names_changed();
     assert_eq!(world.log(), ["close tap1", "open tap1"]);
     assert_eq!(state(&world, "vm1"), (PortState::Up, None));
+}
+
+#[tokio::test]
+async fn a_socket_that_was_removed_is_made_again_unless_a_peer_is_connected() {
+    let mut world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("vm2.sock");
+    let path = socket.display().to_string();
+    std::fs::write(&socket, "").unwrap();
+    apply(
+        &mut world,
+        &TWO.replace("tap: tap2, netns: ns2", &format!("stream: {path}")),
+    );
+    world.log();
+    world.daemon.names_changed();
+    assert_eq!(world.log(), [""; 0]);
+    std::fs::remove_file(&socket).unwrap();
+    world.daemon.names_changed();
+    assert_eq!(world.log(), [format!("close {path}"), format!("open {path}")]);
+
+    std::fs::write(&socket, "").unwrap();
+    let peer = world.peers.lock().unwrap()[&path].clone();
+    peer.tell(Peer::Present(String::new()));
+    world.daemon.take_events();
+    world.daemon.names_changed();
+    assert_eq!(world.log(), [""; 0]);
+    assert_eq!(state(&world, "vm2"), (PortState::Up, None));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use datapath::{Capture, CaptureFilter, DirectionStats};
 use serde_json::Value;
+use switch_core::addr::MacAddr;
 use switch_core::fdb::{Filter, Kind as FdbKind};
 use switch_core::id::PortId;
 use switch_core::verdict::DropReason;
@@ -106,7 +107,9 @@ impl Daemon {
         let name = port.name.as_str();
         let runtime = self.ports.get(name);
         let up = port.enabled && runtime.is_some_and(Runtime::is_up);
-        let effective = self.registry.state(name).and_then(|state| state.effective());
+        let guest = self.guest_mac(port);
+        // An address that the policy refuses is the guest's, and not the port's.
+        let refuses = !port.rules.security.mac_changes;
         PortRow {
             name: name.to_owned(),
             switch: self.config.switch_of(port).name.as_str().to_owned(),
@@ -115,9 +118,14 @@ impl Daemon {
             device: port.attachment.device().to_owned(),
             state: if up { PortState::Up } else { PortState::Down },
             reason: runtime.and_then(Runtime::reason),
-            mac: effective.or(port.mac),
+            mac: port.mac.filter(|_| refuses).or(guest).or(port.mac),
             vlan: port.rules.vlan.to_string(),
         }
+    }
+
+    /// The address that the guest behind a port uses, as far as it is known.
+    fn guest_mac(&self, port: &EffectivePort) -> Option<MacAddr> {
+        self.registry.state(port.name.as_str())?.effective()
     }
 
     /// `GET /v1/ports/NAME`
@@ -131,8 +139,10 @@ impl Daemon {
                 .filter(|entry| Some(entry.port) == id)
                 .count()
         });
+        let row = self.port_row(port);
         Ok(PortDetail {
-            row: self.port_row(port),
+            guest_mac: self.guest_mac(port).filter(|mac| Some(*mac) != row.mac),
+            row,
             driver: self.ports.get(name).and_then(Runtime::driver).map(str::to_owned),
             settings: port.settings(),
             macs,
@@ -147,6 +157,7 @@ impl Daemon {
             .map(|(queue, stats)| QueueRow {
                 queue,
                 worker: stats.worker,
+                in_use: stats.live,
                 frames: stats.frames,
             })
             .collect()

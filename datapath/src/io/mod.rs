@@ -30,7 +30,7 @@ pub use tap::open as open_tap;
 pub use vhost_user::open as open_vhost_user;
 pub use xdp::Umems;
 
-/// Attaches an existing netdev, by the driver that the specification names; one queue per worker.
+/// Attaches an existing netdev, by the driver that the specification names.
 pub fn open_device(spec: &PacketSpec, umems: &Umems) -> Result<Vec<Box<dyn Queue>>, OpenError> {
     match spec.driver {
         Driver::AfPacket => packet::open(spec, None),
@@ -197,7 +197,7 @@ pub struct PacketSpec {
     pub offloads: bool,
     /// Under load, poll the device in place of its interrupts (AF_XDP).
     pub busy_poll: bool,
-    /// How many queues.
+    /// For how many workers: AF_PACKET has a queue for each of them, AF_XDP those of the device, which are shared out.
     pub queues: usize,
 }
 
@@ -233,12 +233,12 @@ pub enum OpenError {
         device: String,
     },
     /// Not permitted.
-    #[error(
-        "no permission to open `{device}` ({source}); vswitchd needs CAP_NET_ADMIN and CAP_NET_RAW, and access to /dev/net/tun for TAPs"
-    )]
+    #[error("no permission to open `{device}` ({source}); for this vswitchd needs {needs}")]
     Permission {
         /// Its name.
         device: String,
+        /// What the daemon needs for it.
+        needs: &'static str,
         /// The system's error.
         source: io::Error,
     },
@@ -295,18 +295,6 @@ pub enum OpenError {
         what: &'static str,
         /// What to do.
         instead: &'static str,
-    },
-    /// AF_XDP wants as many queues as there are workers.
-    #[error(
-        "`{device}` has {queues} receive queue(s) and the switch {workers} worker(s), and AF_XDP needs one for each; set them with `ethtool -L {device} combined {workers}` or `workers: {{ count: {queues} }}`, or attach it with `driver: af-packet`"
-    )]
-    XdpQueues {
-        /// Its name.
-        device: String,
-        /// Receive queues of the device.
-        queues: usize,
-        /// Workers of the switch.
-        workers: usize,
     },
     /// The device hides VLAN tags from AF_XDP.
     #[error(
@@ -388,12 +376,24 @@ impl OpenError {
     fn from_system(device: &str, what: &'static str, source: io::Error) -> Self {
         let device = device.to_owned();
         match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => Self::Permission { device, source },
+            Some(libc::EPERM | libc::EACCES) => Self::Permission {
+                device,
+                needs: "CAP_NET_ADMIN and CAP_NET_RAW",
+                source,
+            },
             Some(libc::EMFILE) => Self::Descriptors { device },
             Some(libc::EBUSY) => Self::Busy { device },
             Some(libc::ENODEV | libc::ENXIO) => Self::Missing { device },
             _ => Self::Other { device, what, source },
         }
+    }
+
+    /// Says what the daemon needs, if it is not permitted.
+    fn needing(mut self, what: &'static str) -> Self {
+        if let Self::Permission { needs, .. } = &mut self {
+            *needs = what;
+        }
+        self
     }
 }
 

@@ -71,8 +71,9 @@ impl fmt::Display for PeerId {
 /// Whether the other side is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// It is, and takes frames. Told again, it is another one (the one before went in between).
-    Present,
+    /// It is, and takes frames; in words what it can do, or nothing if there is but one way. Told again, it is another one (the one before
+    /// went in between).
+    Present(String),
     /// It is not; one sentence for the administrator says why, and what to do.
     Absent(String),
 }
@@ -127,7 +128,7 @@ mod tests {
         assert_ne!(first.id(), second.id());
         for round in 0..10_000 {
             first.tell(Peer::Absent(format!("round {round}")));
-            first.tell(Peer::Present);
+            first.tell(Peer::Present(String::new()));
         }
         second.tell(Peer::Absent("gone".to_owned()));
         assert_eq!(told.load(Relaxed), 20_001);
@@ -135,7 +136,7 @@ mod tests {
             peer: sink.id(),
             state,
         };
-        assert_eq!(events.take(), Some(event(&first, Peer::Present)));
+        assert_eq!(events.take(), Some(event(&first, Peer::Present(String::new()))));
         assert_eq!(
             events.take(),
             Some(event(&second, Peer::Absent("gone".to_owned())))

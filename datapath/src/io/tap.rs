@@ -26,6 +26,9 @@ pub fn open(spec: &TapSpec) -> Result<Vec<Box<dyn Queue>>, OpenError> {
     Ok(files.into_iter().map(queue).collect())
 }
 
+/// What it takes to make a TAP in another namespace.
+const NETNS_NEEDS: &str = "CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a namespace that is named by another user's process (/proc/PID/ns/net)";
+
 /// As [`open`], but gives the queues' files themselves, in front of each frame a `struct virtio_net_hdr`: for programs
 /// that move frames in their own way, such as benchmarks.
 pub fn open_files(spec: &TapSpec) -> Result<Vec<(File, Capabilities)>, OpenError> {
@@ -37,10 +40,11 @@ pub fn open_files(spec: &TapSpec) -> Result<Vec<(File, Capabilities)>, OpenError
             device: spec.name.clone(),
             netns: name.clone(),
         },
-        _ => OpenError::from_system(&spec.name, "opening its network namespace", source),
+        _ => OpenError::from_system(&spec.name, "opening its network namespace", source).needing(NETNS_NEEDS),
     })?;
-    netns::run_in(&namespace, || open_here(spec))
-        .map_err(|source| OpenError::from_system(&spec.name, "entering its network namespace", source))?
+    netns::run_in(&namespace, || open_here(spec)).map_err(|source| {
+        OpenError::from_system(&spec.name, "entering its network namespace", source).needing(NETNS_NEEDS)
+    })?
 }
 
 fn open_here(spec: &TapSpec) -> Result<Vec<(File, Capabilities)>, OpenError> {
@@ -57,7 +61,8 @@ fn open_here(spec: &TapSpec) -> Result<Vec<(File, Capabilities)>, OpenError> {
                     what: "opening /dev/net/tun (is the `tun` module there?)",
                     source,
                 },
-                _ => OpenError::from_system(&spec.name, "making the TAP", source),
+                _ => OpenError::from_system(&spec.name, "making the TAP", source)
+                    .needing("CAP_NET_ADMIN, and to read and write /dev/net/tun"),
             })?;
         if index == 0 {
             tun::set_persistent(&file, spec.persistent).map_err(error("setting persistence"))?;

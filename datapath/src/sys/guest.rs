@@ -159,6 +159,11 @@ fn is_local(file: &File) -> io::Result<bool> {
 impl Mapped {
     fn new(region: &Region) -> io::Result<Self> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+        if !is_local(&region.file)? {
+            return Err(invalid(
+                "a memory region lies in a file system that may keep its readers waiting; share a memfd, or a file of tmpfs or hugetlbfs",
+            ));
+        }
         let end = region.offset.checked_add(region.len);
         let end = end.ok_or(invalid("a memory region's end overflows"))?;
         if region.len == 0 {
@@ -169,11 +174,6 @@ impl Mapped {
         }
         if region.file.metadata()?.len() < end {
             return Err(invalid("a memory region is longer than its file"));
-        }
-        if !is_local(&region.file)? {
-            return Err(invalid(
-                "a memory region lies in a file system that may keep its readers waiting; share a memfd, or a file of tmpfs or hugetlbfs",
-            ));
         }
         // A file is mapped from its start, in whole pages of its own size: hugetlbfs wants both the offset and the length so.
         let page = region.file.metadata()?.blksize().max(1);

@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use switch_core::addr::MacAddr;
 use vswitch_tests::frame::{Random, frame, mac};
 use vswitch_tests::lab::Lab;
@@ -211,6 +213,27 @@ const ATTACKS: &[Attack] = &[
         guest.start(TO_GUEST);
         guest
     }),
+    ("no eventfd", |path| {
+        // Always readable, for ever.
+        let guest = FrontEnd::connect(path);
+        guest.negotiate();
+        guest.share();
+        let epoll = Epoll::new(EpollCreateFlags::empty()).expect("an epoll set can be made");
+        let number = (FROM_GUEST as u64).to_ne_bytes();
+        guest.send(request::SET_VRING_KICK, &number, &[epoll.0.as_raw_fd()]);
+        guest
+    }),
+    ("a buffer is empty", |path| {
+        bad_descriptor(path, 0, buffer(FROM_GUEST, 0), 0, NEXT, 1)
+    }),
+    ("may keep its readers waiting", |path| {
+        let guest = FrontEnd::connect(path);
+        guest.negotiate();
+        // Who reads it waits for somebody else, as with FUSE.
+        let file = fs::File::open("/proc/version").expect("all may read it");
+        guest.share_as(&[(region(GUEST, 0x1000, USER, 0), file.as_raw_fd())]);
+        guest
+    }),
     ("broke the protocol", |path| {
         // Descriptors with a message that has none.
         let guest = FrontEnd::connect(path);
@@ -345,6 +368,52 @@ fn survived(lab: &Lab, pid: u32) {
     );
     assert!(log.lines().count() < 3000, "{} lines of log", log.lines().count());
     lab.stop();
+}
+
+#[test]
+fn what_would_keep_a_worker_waiting_does_not() {
+    let lab = Lab::new();
+    let [a, b, bad] = start(&lab);
+    let (mut a, mut b) = (FrontEnd::running(&a), FrontEnd::running(&b));
+    let pid = lab.pid();
+
+    // A counter that is full, of a descriptor whose writers wait.
+    let guest = FrontEnd::running(&bad);
+    lab.wait_up("bad");
+    for call in &guest.calls {
+        // Empties it, if it is not empty already.
+        let _ = call.read();
+        call.write(u64::MAX - 2).expect("there is room");
+        fcntl(call, FcntlArg::F_SETFL(OFlag::empty())).expect("it is our eventfd");
+    }
+    a.transmit(&frame(MacAddr::BROADCAST, mac(1), &[], 1));
+    beside_traffic(&mut a, &mut b, || {});
+    drop(guest);
+    lab.wait_down("bad");
+
+    // Frames in thousands of parts, and buffers of thousands of parts for other's frames.
+    let mut guest = FrontEnd::running(&bad);
+    for (ring, flags) in [(TO_GUEST, WRITE), (FROM_GUEST, 0)] {
+        let table = buffer(ring, 1);
+        let mut octets = Vec::new();
+        for part in 1..=1000u16 {
+            octets.extend((GUEST + buffer(ring, 0)).to_le_bytes());
+            octets.extend(1u32.to_le_bytes());
+            let next = if part < 1000 { NEXT } else { 0 };
+            octets.extend((flags | next).to_le_bytes());
+            octets.extend(part.to_le_bytes());
+        }
+        guest.write(table, &octets);
+        for number in 0..SIZE {
+            guest.offer(ring, number, table, 16_000, INDIRECT, 0);
+        }
+        guest.kick(ring);
+    }
+    beside_traffic(&mut a, &mut b, || {});
+    drop(guest);
+    lab.wait_down("bad");
+    is_well(&lab, &bad);
+    survived(&lab, pid);
 }
 
 #[test]

@@ -227,7 +227,7 @@ impl Owner {
             turned_away: false,
         });
         self.told = None;
-        self.peer.tell(Peer::Present);
+        self.peer.tell(Peer::Present(String::new()));
     }
 
     /// There is no connection, for this reason; looks again after a while.

@@ -83,7 +83,7 @@ impl World {
     fn absent(&mut self) -> String {
         match self.peer() {
             Peer::Absent(reason) => reason,
-            Peer::Present => panic!("the peer is there"),
+            Peer::Present(_) => panic!("the peer is there"),
         }
     }
 
@@ -152,7 +152,7 @@ fn connected(dir: &Path) -> (World, UnixStream) {
     let peer = UnixStream::connect(&path).unwrap();
     peer.set_read_timeout(Some(BOUND)).unwrap();
     peer.set_write_timeout(Some(BOUND)).unwrap();
-    assert_eq!(world.peer(), Peer::Present);
+    assert_eq!(world.peer(), Peer::Present(String::new()));
     (world, peer)
 }
 
@@ -221,7 +221,7 @@ fn a_length_that_no_frame_has_ends_the_connection_and_the_next_may_come() {
         assert_eq!(world.received.pop().as_ref(), Some(&good));
         assert_eq!(world.send(&[good]), [Err(DropReason::TxPortDown)]);
         peer = UnixStream::connect(dir.path().join("vm.sock")).unwrap();
-        assert_eq!(world.peer(), Peer::Present);
+        assert_eq!(world.peer(), Peer::Present(String::new()));
     }
 }
 
@@ -233,7 +233,7 @@ fn half_a_frame_is_forgotten_with_its_connection() {
     drop(peer);
     assert!(world.absent().contains("closed"));
     let mut peer = UnixStream::connect(dir.path().join("vm.sock")).unwrap();
-    assert_eq!(world.peer(), Peer::Present);
+    assert_eq!(world.peer(), Peer::Present(String::new()));
     let whole = frame(2, 100);
     peer.write_all(&on_wire(std::slice::from_ref(&whole))).unwrap();
     world.serve_until("the frame", |world| !world.received.is_empty());
@@ -298,7 +298,7 @@ fn a_client_finds_its_peer_whenever_that_comes() {
     assert!(world.absent().contains("there is no such socket"));
     for round in 0..2 {
         let listener = UnixListener::bind(&path).unwrap();
-        assert_eq!(world.peer(), Peer::Present);
+        assert_eq!(world.peer(), Peer::Present(String::new()));
         let (mut peer, _) = listener.accept().unwrap();
         let sent = frame(round, 60);
         peer.write_all(&on_wire(std::slice::from_ref(&sent))).unwrap();

@@ -261,7 +261,7 @@ impl Device {
             self.present = present;
             self.served |= present;
             self.sink.tell(if present {
-                Peer::Present
+                Peer::Present(self.describe())
             } else {
                 Peer::Absent(
                     "the guest's network driver is not running (it starts, is being reset or has no driver)"
@@ -269,6 +269,22 @@ impl Device {
                 )
             });
         }
+    }
+
+    /// What was agreed on with the guest's driver, in words.
+    fn describe(&self) -> String {
+        let receives = self.capabilities();
+        let parts = [
+            (self.has(feature::VERSION_1), "virtio 1", "legacy virtio"),
+            (self.has(feature::CSUM), "checksums and super-frames out", ""),
+            (receives.checksum, "checksums in", ""),
+            (receives.tso4 || receives.tso6, "super-frames in", ""),
+            (self.has(feature::MRG_RXBUF), "mergeable buffers", ""),
+            (self.has(feature::MQ), "several queues", ""),
+        ];
+        let said = parts.map(|(agreed, yes, no)| if agreed { yes } else { no });
+        let said: Vec<&str> = said.into_iter().filter(|part| !part.is_empty()).collect();
+        said.join(", ")
     }
 
     /// The place of the region that a front-end speaks of: it is the one that has all but the offset, as the protocol says.

@@ -323,6 +323,12 @@ impl Thread {
         let path = self.spec.socket.display();
         let why = match (state.broken.take(), error) {
             (Some(broken), _) => format!("the guest behind `{path}` broke the rules of its rings: {broken}"),
+            (None, error) if is_end(&error) && served == Served::Messages => {
+                let pairs = self.spec.pairs;
+                format!(
+                    "the hypervisor has closed `{path}` before its guest's driver ran; its own log says why (QEMU refuses a device with more than the port's {pairs} queues, for example)"
+                )
+            }
             (None, error) if is_end(&error) => format!("the hypervisor has closed `{path}`"),
             (None, Error::ReqHandlerError(error)) => {
                 format!("what the hypervisor behind `{path}` gave cannot be used: {error}")

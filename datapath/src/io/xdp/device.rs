@@ -58,7 +58,7 @@ pub(in crate::io) fn suits(device: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Attaches an existing netdev through AF_XDP; one queue per worker.
+/// Attaches an existing netdev through AF_XDP: all its queues, as its frames come by any of them.
 ///
 /// `generic`: also where the driver can't run the program itself.
 pub(in crate::io) fn open(
@@ -79,18 +79,13 @@ pub(in crate::io) fn open(
                 device: device.clone(),
                 what: "this kernel has no AF_XDP",
             },
-            _ => OpenError::from_system(device, what, source),
+            _ => {
+                OpenError::from_system(device, what, source).needing("CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF")
+            }
         }
     };
     let interface = packet::interface_index(device).map_err(error("looking it up"))?;
     let facts = Facts::of(device);
-    if facts.queues != spec.queues {
-        return Err(OpenError::XdpQueues {
-            device: device.clone(),
-            queues: facts.queues,
-            workers: spec.queues,
-        });
-    }
     // A veth says so too, and means the frames that a stack sends with their tag beside them.
     if facts.physical && ethtool::strips_vlan(device).unwrap_or(false) {
         return Err(OpenError::XdpVlan {
@@ -98,7 +93,7 @@ pub(in crate::io) fn open(
         });
     }
     let program =
-        Program::attach(interface, spec.queues as u32).map_err(error("attaching the XDP program"))?;
+        Program::attach(interface, facts.queues as u32).map_err(error("attaching the XDP program"))?;
     let native = program.mode() == program::Mode::Native;
     if !native && !generic {
         return Err(OpenError::XdpUnsupported {
@@ -108,22 +103,24 @@ pub(in crate::io) fn open(
     }
     let long = facts.mtu + HEADER > LONGEST;
     let modes = modes(native && facts.physical, long);
-    let mut opened = Vec::with_capacity(spec.queues);
-    for queue in 0..spec.queues {
+    let workers = spec.queues.max(1);
+    let mut opened = Vec::with_capacity(facts.queues);
+    for queue in 0..facts.queues {
         let place = BoundTo {
             interface,
             queue: queue as u32,
         };
-        let one = umems
-            .open(queue, place, &modes)
-            .map_err(|source| match source.raw_os_error() {
-                Some(libc::EINVAL | libc::EOPNOTSUPP) if long => OpenError::XdpLong {
-                    device: device.clone(),
-                    mtu: facts.mtu,
-                    longest: LONGEST - HEADER,
-                },
-                _ => error("opening an AF_XDP socket")(source),
-            })?;
+        let one =
+            umems
+                .open(queue % workers, place, &modes)
+                .map_err(|source| match source.raw_os_error() {
+                    Some(libc::EINVAL | libc::EOPNOTSUPP) if long => OpenError::XdpLong {
+                        device: device.clone(),
+                        mtu: facts.mtu,
+                        longest: LONGEST - HEADER,
+                    },
+                    _ => error("opening an AF_XDP socket")(source),
+                })?;
         program
             .direct(place.queue, std::os::fd::AsFd::as_fd(&one.0))
             .map_err(error("directing frames to the AF_XDP socket"))?;
@@ -142,9 +139,9 @@ pub(in crate::io) fn open(
         _program: program,
         _promiscuous: promiscuous,
     });
-    let queue = |(worker, (socket, holdings, mode)): (usize, (_, _, Mode))| {
+    let queue = |(number, (socket, holdings, mode)): (usize, (_, _, Mode))| {
         Box::new(XdpQueue {
-            worker,
+            worker: number % workers,
             socket,
             holdings,
             zero_copy: mode.zero_copy,

@@ -32,8 +32,7 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(size: u16, base: u16) -> Self {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(MEMORY).unwrap();
+        let file = crate::sys::unix::memory(MEMORY).unwrap();
         let driver = Self {
             file,
             size,
