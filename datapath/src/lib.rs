@@ -420,6 +420,11 @@ impl Datapath {
             },
         );
         let Ok(released) = released.recv() else {
+            tracing::error!(
+                ?port,
+                queue,
+                "the worker that is to give the queue up does not have it"
+            );
             return;
         };
         self.fence();

@@ -29,6 +29,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
     let ovs = "Open vSwitch netdev, tap";
+    let mut asks_ovs = bench.wants(ovs);
     for round in 1..=rounds {
         let one = one(bench);
         clean()?;
@@ -41,7 +42,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
             1e3 * one.during
         );
         ours.push(one);
-        if bench.wants(ovs) {
+        if asks_ovs {
             let time = open_vswitch(bench);
             clean()?;
             match time {
@@ -50,7 +51,11 @@ pub fn run(bench: &Bench) -> Result<Vec<Case>> {
                     theirs.push(time);
                 }
                 Err(error) if host::interrupted() => return Err(error),
-                Err(error) => eprintln!("  no figure: {ovs}: {error:#}"),
+                Err(error) => {
+                    // No more turns, so that the figures of a round stay side by side.
+                    eprintln!("  no figure: {ovs}: {error:#}");
+                    asks_ovs = false;
+                }
             }
         }
     }

@@ -91,6 +91,9 @@ impl SendFailure {
 
 /// One receive and one transmit queue of a port, owned by one worker.
 ///
+/// Buffers come from the worker's pool and are in the batch when [`Queue::receive`] returns, or in the pool again, also on an error. After each receive that
+/// gave frames [`Queue::finish`] is called before the next one. A queue goes from worker to worker between batches, and its new worker calls
+/// [`Queue::wake`] first, whatever the last one left it in.
 pub trait Queue: Send {
     /// Appends the frames that wait, at most [`BATCH`] in all, to `batch`; never waits. True if more may wait.
     ///

@@ -51,9 +51,15 @@ mod tests {
             let all: Vec<usize> = (0..libc::CPU_SETSIZE as usize).collect();
             keep_off(&all).unwrap();
             assert_eq!(available_parallelism().unwrap().get(), before);
-            let first = (0..64).find(|core| pin_to_core(*core).is_ok());
+            let first = (0..64).find(|core| {
+                std::thread::scope(|scope| scope.spawn(|| pin_to_core(*core).is_ok()).join().unwrap())
+            });
+            let first = first.unwrap();
+            keep_off(&[first]).unwrap();
+            assert_eq!(available_parallelism().unwrap().get(), (before - 1).max(1));
+            pin_to_core(first).unwrap();
             // Pinned to one core, it has no others.
-            keep_off(&[first.unwrap()]).unwrap();
+            keep_off(&[first]).unwrap();
             assert_eq!(available_parallelism().unwrap().get(), 1);
         })
         .join()

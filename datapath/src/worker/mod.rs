@@ -191,6 +191,10 @@ impl Worker {
             let look_on =
                 last_work.elapsed() < SPIN || self.lay_all() || !self.lanes.fall_asleep(&own.sleeping);
             let timeout = look_on.then_some(Duration::ZERO);
+            if !look_on {
+                // Also of a port whose frames all find the kernel full, so that there is never work.
+                self.ask_kernel_drops(self.shared.now().as_nanos() / 1_000_000_000);
+            }
             if let Err(error) = self.poller.wait(timeout) {
                 tracing::error!(worker = self.index, %error, "waiting for frames failed");
             }

@@ -381,6 +381,9 @@ impl Worker {
 
     fn take_queue(&mut self, slot: usize) -> Option<Attached> {
         let mut attached = self.queues.get_mut(slot)?.take()?;
+        attached
+            .counters
+            .add_kernel_drops(attached.queue.take_kernel_drops());
         attached.queue.retire(&mut self.pool);
         if attached.listening {
             self.poller.remove(attached.queue.readiness());

@@ -2,23 +2,34 @@
 //!
 //! Everything in the rings is the guest's to write, at any time, and nothing it writes is believed: an index beyond the ring, a descriptor outside
 //! of the guest's memory, a chain longer than the ring or an indirect table within another make the ring [`Broken`], which costs the port.
-//! Each value is read once, by a volatile read, and what was read is what is checked and used.
+//! A value is read by a volatile read, and what was read is what is checked and used. Where a chain is walked again (a frame that needs a larger
+//! buffer, buffers that are counted before they are filled) it may be another chain by then, and is checked again.
 //!
 //! Ordering: the available index is read with Acquire before the entries that it covers; the used entries are written before the used index, with
 //! Release. A full fence lies between our write of an index and our read of the other side's wish to be told (2.7.7.1, 2.7.10).
 //!
 //! One thread has a ring. The addresses were checked against the guest's memory, which the ring holds mapped, when the ring was made.
 
+mod copy;
+mod rings;
+
 use std::cell::Cell;
 use std::fs::File;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 
 use super::cache::{prefetch, prefetch_to_write};
 use super::dirty::DirtyLog;
 use super::eventfd;
 use super::guest::{GuestMemory, Payload, Slice};
+
+pub use copy::Header;
+use copy::{Place, Source, copy_short};
+use rings::{Descriptor, Index, Rings, read_unaligned_volatile};
+
+#[cfg(target_endian = "big")]
+compile_error!("what a guest of VirtIO 1 writes is little-endian, and is used as it is");
 
 /// Octets of `struct virtio_net_hdr_mrg_rxbuf`, which a device of VirtIO 1.0 always uses (5.1.6).
 pub const HEADER: usize = 12;
@@ -53,38 +64,6 @@ pub(crate) mod flag {
 const NO_INTERRUPT: u16 = 1;
 /// `VIRTQ_USED_F_NO_NOTIFY`
 const NO_NOTIFY: u16 = 1;
-
-/// `struct virtq_desc`
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-struct Descriptor {
-    addr: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
-}
-
-impl Descriptor {
-    /// Of its two words as they are in memory.
-    #[inline(always)]
-    fn of(address: u64, rest: u64) -> Self {
-        let rest = u64::from_le(rest);
-        Self {
-            addr: u64::from_le(address),
-            len: rest as u32,
-            flags: (rest >> 32) as u16,
-            next: (rest >> 48) as u16,
-        }
-    }
-}
-
-/// `struct virtq_used_elem`
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Used {
-    id: u32,
-    len: u32,
-}
 
 /// The guest broke the rules of the ring; the ring is of no more use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -159,26 +138,6 @@ pub struct Taken {
     pub len: usize,
 }
 
-/// The header in front of a frame for the guest, but for the number of buffers: as numbers, so that they are written once, to where
-/// they are to lie. (Octets put together and then copied make a processor wait for the writes before them.)
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Header {
-    /// `flags` to `csum_start`, little-endian.
-    pub front: u64,
-    /// `csum_offset`.
-    pub checksum_offset: u16,
-}
-
-impl Header {
-    fn octets(self, buffers: u16) -> [u8; HEADER] {
-        let mut octets = [0; HEADER];
-        octets[..8].copy_from_slice(&self.front.to_le_bytes());
-        octets[8..10].copy_from_slice(&self.checksum_offset.to_le_bytes());
-        octets[10..].copy_from_slice(&buffers.to_le_bytes());
-        octets
-    }
-}
-
 /// What became of a frame for the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
@@ -188,35 +147,6 @@ pub enum Given {
     Full,
     /// The guest's buffers are too small for it.
     TooLong,
-}
-
-/// A place in a ring, counted without end and compared modulo 2^16 (2.7.6).
-///
-/// It is kept in 32 bits because it is written and read again for each frame: a compiler may read two neighbouring 16-bit
-/// fields at once, which a processor can't serve from the write just made, so that it waits for all writes before.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Index(u32);
-
-impl Index {
-    fn new(index: u16) -> Self {
-        Self(index.into())
-    }
-
-    #[inline(always)]
-    fn get(self) -> u16 {
-        self.0 as u16
-    }
-
-    #[inline(always)]
-    fn plus(self, count: u16) -> Self {
-        Self((self.0 + u32::from(count)) & 0xffff)
-    }
-
-    /// How far it is past `earlier`.
-    #[inline(always)]
-    fn since(self, earlier: Self) -> u16 {
-        (self.0 as u16).wrapping_sub(earlier.0 as u16)
-    }
 }
 
 /// Where to say what was written to the guest's memory, while it is being migrated.
@@ -229,13 +159,7 @@ struct Log {
 /// One ring.
 pub struct Vring {
     memory: Arc<GuestMemory>,
-    descriptors: NonNull<Descriptor>,
-    /// flags, idx, ring[size], used_event
-    available: NonNull<u16>,
-    /// flags, idx, ring[size] of [`Used`], avail_event
-    used: NonNull<u16>,
-    /// The size less one; 32 bits wide for the same reason as an [`Index`].
-    mask: u32,
+    rings: Rings,
     event_index: bool,
     mergeable: bool,
     /// Octets of the header in front of each frame.
@@ -266,18 +190,7 @@ unsafe impl Send for Vring {}
 impl Vring {
     /// Takes a ring up. `None` if it does not lie in the guest's memory, aligned as 2.7 wants it, or its size is impossible.
     pub fn new(memory: Arc<GuestMemory>, layout: &Layout, call: Option<File>) -> Option<Self> {
-        let size = layout.size;
-        if !size.is_power_of_two() || size > MAX_SIZE {
-            return None;
-        }
-        let entries = u64::from(size);
-        let place = |user: u64, len: u64, align: usize| {
-            let (_, host) = memory.find_user(user, len)?;
-            (host.as_ptr() as usize).is_multiple_of(align).then_some(host)
-        };
-        let descriptors = place(layout.descriptors, 16 * entries, 16)?.cast();
-        let available = place(layout.available, 6 + 2 * entries, 2)?.cast();
-        let used = place(layout.used, 6 + 8 * entries, 4)?.cast();
+        let rings = Rings::new(&memory, layout)?;
         let nothing = Fetched {
             start: None,
             len: 0,
@@ -286,10 +199,7 @@ impl Vring {
         let base = Index::new(layout.base);
         let mut ring = Self {
             memory,
-            descriptors,
-            available,
-            used,
-            mask: u32::from(size) - 1,
+            rings,
             event_index: layout.event_index,
             mergeable: layout.mergeable,
             header: if layout.legacy { LEGACY_HEADER } else { HEADER },
@@ -307,7 +217,7 @@ impl Vring {
         };
         // A device that was here before may have used more than it took up again (it ended in between): go on where the
         // guest believes us to be.
-        ring.next_used = Index::new(ring.used_index().load(Ordering::Relaxed));
+        ring.next_used = Index::new(ring.rings.used_index().load(Ordering::Relaxed));
         ring.published = ring.next_used;
         Some(ring)
     }
@@ -349,7 +259,7 @@ impl Vring {
         if let Some(log) = &self.log
             && let Some(used) = log.used
         {
-            log.pages.mark(used, 6 + 8 * (self.mask as usize + 1));
+            log.pages.mark(used, self.rings.used_len());
         }
     }
 
@@ -359,90 +269,10 @@ impl Vring {
         self.call();
     }
 
-    // The places in the rings. `new` has checked that both rings lie in mapped memory with all their parts.
-
-    fn available_index(&self) -> &AtomicU16 {
-        // SAFETY: the available ring lies in mapped memory, aligned to 2; all access to its index is atomic.
-        unsafe { AtomicU16::from_ptr(self.available.as_ptr().add(1)) }
-    }
-
-    fn available_flags(&self) -> u16 {
-        // SAFETY: as above, the first word of the available ring.
-        unsafe { self.available.as_ptr().read_volatile() }
-    }
-
-    /// The used index at which the guest wants to be told.
-    fn used_event(&self) -> u16 {
-        let at = 2 + self.mask as usize + 1;
-        // SAFETY: as above, the word behind the available ring's entries, which `new` counted in.
-        unsafe { self.available.as_ptr().add(at).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn slot(&self, index: Index) -> usize {
-        (index.0 & self.mask) as usize
-    }
-
-    /// Whether a descriptor has this number.
-    #[inline(always)]
-    fn has(&self, number: u16) -> bool {
-        u32::from(number) <= self.mask
-    }
-
-    #[inline]
-    fn available_entry(&self, index: Index) -> u16 {
-        let at = 2 + self.slot(index);
-        // SAFETY: as above, the masked index is within the ring.
-        unsafe { self.available.as_ptr().add(at).read_volatile() }
-    }
-
-    fn used_index(&self) -> &AtomicU16 {
-        // SAFETY: the used ring lies in mapped memory, aligned to 4; all access to its index is atomic.
-        unsafe { AtomicU16::from_ptr(self.used.as_ptr().add(1)) }
-    }
-
-    fn set_used_flags(&self, flags: u16) {
-        // SAFETY: as above, the first word of the used ring.
-        unsafe { self.used.as_ptr().write_volatile(flags) }
-    }
-
-    /// The available index at which we want to be told.
-    fn set_available_event(&self, index: u16) {
-        let at = 2 + 4 * (self.mask as usize + 1);
-        // SAFETY: as above, the word behind the used ring's entries, which `new` counted in.
-        unsafe { self.used.as_ptr().add(at).write_volatile(index) }
-    }
-
     #[inline]
     fn write_used(&mut self, id: u16, len: u32) {
-        let at = 2 + 4 * self.slot(self.next_used);
-        let entry = Used { id: id.into(), len };
-        // SAFETY: as above, the masked index is within the ring; entries of 8 octets lie behind the first two words, aligned to 4.
-        unsafe { self.used.as_ptr().add(at).cast::<Used>().write(entry) };
+        self.rings.write_used(self.next_used, id, len);
         self.next_used = self.next_used.plus(1);
-    }
-
-    /// Brings near where the next `count` used entries are to be written.
-    #[inline]
-    fn prefetch_used(&self, count: u16) {
-        const PER_LINE: u16 = 8;
-        for ahead in (0..count).step_by(usize::from(PER_LINE)) {
-            let at = 2 + 4 * self.slot(self.next_used.plus(ahead));
-            prefetch_to_write(self.used.as_ptr().wrapping_add(at));
-        }
-    }
-
-    #[inline(always)]
-    fn descriptor(&self, index: u16) -> Descriptor {
-        // SAFETY: the table has `mask + 1` descriptors, aligned to 16, in mapped memory.
-        unsafe {
-            let words = self
-                .descriptors
-                .as_ptr()
-                .add((u32::from(index) & self.mask) as usize)
-                .cast::<u64>();
-            Descriptor::of(words.read_volatile(), words.add(1).read_volatile())
-        }
     }
 
     /// How many chains the guest has made available and we have not taken.
@@ -452,7 +282,7 @@ impl Vring {
         if waiting == 0 {
             waiting = self.look_again();
         }
-        if u32::from(waiting) > self.mask + 1 {
+        if u32::from(waiting) > self.rings.size() {
             return Err(Broken::Index);
         }
         Ok(waiting)
@@ -461,7 +291,7 @@ impl Vring {
     /// Reads the guest's index anew.
     #[inline]
     fn look_again(&mut self) -> u16 {
-        self.seen_available = Index::new(self.available_index().load(Ordering::Acquire));
+        self.seen_available = Index::new(self.rings.available_index().load(Ordering::Acquire));
         self.seen_available.since(self.next_available)
     }
 
@@ -471,17 +301,17 @@ impl Vring {
         self.fetched_len = 0;
         self.given = 0;
         let count = usize::from(self.waiting()?).min(limit).min(BATCH);
-        self.prefetch_used(count as u16);
+        self.rings.prefetch_used(self.next_used, count as u16);
         for index in 0..count {
-            let head = self.available_entry(self.next_available.plus(index as u16));
-            if !self.has(head) {
+            let head = self.rings.available_entry(self.next_available.plus(index as u16));
+            if !self.rings.has(head) {
                 return Err(Broken::Descriptor);
             }
             self.fetched[index].head = head;
-            prefetch(self.descriptors.as_ptr().wrapping_add(usize::from(head)));
+            self.rings.prefetch_descriptor(head);
         }
         for index in 0..count {
-            let descriptor = self.descriptor(self.fetched[index].head);
+            let descriptor = self.rings.descriptor(self.fetched[index].head);
             let start = if descriptor.flags & (flag::NEXT | flag::INDIRECT) == 0 {
                 if (descriptor.flags & flag::WRITE != 0) != writable {
                     return Err(Broken::Direction);
@@ -583,7 +413,7 @@ impl Vring {
                 start,
                 len: fetched.len,
             }),
-            None => self.walk(self.descriptor(fetched.head), false, take)?,
+            None => self.walk(self.rings.descriptor(fetched.head), false, take)?,
         }
         Ok(taken)
     }
@@ -599,7 +429,7 @@ impl Vring {
             let table = self.memory.find(first.addr, first.len.into());
             (table.ok_or(Broken::Address)?.cast(), first.len / 16)
         } else {
-            (self.descriptors, self.mask + 1)
+            self.rings.table()
         };
         let read = |index: u16| {
             if u32::from(index) >= count {
@@ -720,17 +550,17 @@ impl Vring {
             }
             if self.seen_available.since(self.next_available) == chains {
                 match self.look_again() {
-                    now if u32::from(now) > self.mask + 1 => return Err(Broken::Index),
+                    now if u32::from(now) > self.rings.size() => return Err(Broken::Index),
                     now if now <= chains => return Ok(Given::Full),
                     _ => {}
                 }
             }
-            let number = self.available_entry(self.next_available.plus(chains));
-            if !self.has(number) {
+            let number = self.rings.available_entry(self.next_available.plus(chains));
+            if !self.rings.has(number) {
                 return Err(Broken::Descriptor);
             }
             let mut size = 0usize;
-            self.walk(self.descriptor(number), true, |slice| {
+            self.walk(self.rings.descriptor(number), true, |slice| {
                 size = size.saturating_add(slice.len as usize);
             })?;
             // An empty buffer would never end this.
@@ -743,12 +573,12 @@ impl Vring {
         let header = header.octets(chains);
         let mut source = Source::new(&header[..self.header], head, payload);
         for _ in 0..chains {
-            let number = self.available_entry(self.next_available);
-            if !self.has(number) {
+            let number = self.rings.available_entry(self.next_available);
+            if !self.rings.has(number) {
                 return Err(Broken::Descriptor);
             }
             let mut written = 0;
-            self.walk(self.descriptor(number), true, |slice| {
+            self.walk(self.rings.descriptor(number), true, |slice| {
                 let len = source.fill(slice);
                 if self.log.is_some() {
                     self.log_frame(slice.start, len);
@@ -768,16 +598,18 @@ impl Vring {
             return;
         }
         let before = self.published;
-        self.used_index().store(self.next_used.get(), Ordering::Release);
+        self.rings
+            .used_index()
+            .store(self.next_used.get(), Ordering::Release);
         self.published = self.next_used;
         self.log_used();
         fence(Ordering::SeqCst);
         let wanted = if self.event_index {
             // 2.7.7.2: the index passed the one asked for.
-            let event = Index::new(self.used_event());
+            let event = Index::new(self.rings.used_event());
             self.next_used.since(event).wrapping_sub(1) < self.next_used.since(before)
         } else {
-            self.available_flags() & NO_INTERRUPT == 0
+            self.rings.available_flags() & NO_INTERRUPT == 0
         };
         if wanted {
             self.call();
@@ -799,9 +631,9 @@ impl Vring {
     /// Asks the guest to tell of new buffers. True if some came meanwhile: then there may be no telling.
     pub fn arm(&mut self) -> bool {
         if self.event_index {
-            self.set_available_event(self.next_available.get());
+            self.rings.set_available_event(self.next_available.get());
         } else {
-            self.set_used_flags(0);
+            self.rings.set_used_flags(0);
         }
         self.log_used();
         fence(Ordering::SeqCst);
@@ -812,158 +644,11 @@ impl Vring {
     /// Asks the guest not to tell of new buffers.
     pub fn disarm(&mut self) {
         if !self.event_index {
-            self.set_used_flags(NO_NOTIFY);
+            self.rings.set_used_flags(NO_NOTIFY);
             self.log_used();
         }
         // With an event index the guest tells once, when it passes the index that was asked for last.
     }
-}
-
-/// Room in guest memory.
-struct Place {
-    start: NonNull<u8>,
-    left: usize,
-}
-
-impl Place {
-    #[inline]
-    fn write(&mut self, from: &[u8]) {
-        let len = from.len().min(self.left);
-        // SAFETY: `left` octets from `start` on lie in mapped guest memory, to which no reference is made; `len` is at most that.
-        unsafe {
-            copy_short(from.as_ptr(), self.start.as_ptr(), len);
-            self.start = self.start.add(len);
-        }
-        self.left -= len;
-    }
-
-    /// Writes a header of `len` octets, [`HEADER`] or [`LEGACY_HEADER`].
-    #[inline]
-    fn write_header(&mut self, header: Header, buffers: u16, len: usize) {
-        if self.left < HEADER {
-            self.write(&header.octets(buffers)[..len]);
-            return;
-        }
-        let start = self.start.as_ptr();
-        // SAFETY: there is room for a whole header, as was just checked, in mapped guest memory; the writes need no alignment. What
-        // is written behind a shorter header is the frame's place and is overwritten with it, or room that the frame leaves.
-        unsafe {
-            start.cast::<u64>().write_unaligned(header.front.to_le());
-            start
-                .add(8)
-                .cast::<u16>()
-                .write_unaligned(header.checksum_offset.to_le());
-            start.add(10).cast::<u16>().write_unaligned(buffers.to_le());
-            self.start = self.start.add(len);
-        }
-        self.left -= len;
-    }
-
-    #[inline]
-    fn write_slice(&mut self, from: Slice) {
-        let len = (from.len as usize).min(self.left);
-        // SAFETY: both lie in mapped guest memory, and `len` is at most what either has. A guest may have given the same memory
-        // twice, so they may overlap.
-        unsafe {
-            std::ptr::copy(from.start.as_ptr(), self.start.as_ptr(), len);
-            self.start = self.start.add(len);
-        }
-        self.left -= len;
-    }
-}
-
-/// A frame behind its header, read from the front.
-struct Source<'a> {
-    header: &'a [u8],
-    head: &'a [u8],
-    payload: &'a [Slice],
-    /// Octets of the first slice of the payload that are done.
-    done: usize,
-}
-
-impl<'a> Source<'a> {
-    fn new(header: &'a [u8], head: &'a [u8], payload: Option<&'a Payload>) -> Self {
-        Self {
-            header,
-            head,
-            payload: payload.map_or(&[], Payload::slices),
-            done: 0,
-        }
-    }
-
-    /// Fills a buffer. Returns how many octets there were for it.
-    fn fill(&mut self, buffer: Slice) -> usize {
-        let mut place = Place {
-            start: buffer.start,
-            left: buffer.len as usize,
-        };
-        for part in [&mut self.header, &mut self.head] {
-            let (now, later) = part.split_at(part.len().min(place.left));
-            place.write(now);
-            *part = later;
-        }
-        while place.left > 0
-            && let Some((slice, later)) = self.payload.split_first()
-        {
-            let left = slice.len as usize - self.done;
-            let len = left.min(place.left);
-            // SAFETY: `done` is within the slice.
-            let start = unsafe { slice.start.add(self.done) };
-            place.write_slice(Slice {
-                start,
-                len: len as u32,
-            });
-            if len == left {
-                (self.payload, self.done) = (later, 0);
-            } else {
-                self.done += len;
-            }
-        }
-        buffer.len as usize - place.left
-    }
-}
-
-/// Copies octets, of which there are few as a rule: the smallest frames are many, and a call costs as much as copying one.
-///
-/// # Safety
-/// As for [`std::ptr::copy_nonoverlapping`].
-#[inline(always)]
-unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
-    /// Two registers.
-    const WIDTH: usize = 32;
-    type Block = [u8; WIDTH];
-    let block = |at: usize| {
-        // SAFETY: the caller's, for a block that ends at `len` at most.
-        unsafe {
-            let block = from.add(at).cast::<Block>().read_unaligned();
-            to.add(at).cast::<Block>().write_unaligned(block);
-        }
-    };
-    match len {
-        WIDTH..=64 => block(0),
-        65..=128 => {
-            block(0);
-            block(WIDTH);
-            block(len - 2 * WIDTH);
-        }
-        // SAFETY: the caller's.
-        _ => return unsafe { std::ptr::copy_nonoverlapping(from, to, len) },
-    }
-    block(len - WIDTH);
-}
-
-/// # Safety
-/// The descriptor lies in mapped memory.
-unsafe fn read_unaligned_volatile(from: *const Descriptor) -> Descriptor {
-    // SAFETY: the caller's; an array of octets needs no alignment.
-    let octets = unsafe { from.cast::<[u8; 16]>().read_volatile() };
-    let both = u128::from_ne_bytes(octets);
-    let [address, rest] = if cfg!(target_endian = "little") {
-        [both as u64, (both >> 64) as u64]
-    } else {
-        [(both >> 64) as u64, both as u64]
-    };
-    Descriptor::of(address, rest)
 }
 
 #[cfg(test)]
