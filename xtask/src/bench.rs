@@ -47,7 +47,7 @@ const COMPARED: [&str; 8] = [
 const GUESTS: [&str; 5] = ["vhost", "super", "macs", "latency", "idle"];
 
 /// Huge pages of 2 MiB that they need: DPDK's 512 MiB for Open vSwitch, 256 for each of four testpmd, and the guests' own.
-const HUGE_PAGES: u64 = 1024;
+const HUGE_PAGES: u64 = 2048;
 
 /// Runs scenarios and prints their tables. True if they could be measured.
 pub fn run(arguments: &Arguments) -> Result<bool> {

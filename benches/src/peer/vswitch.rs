@@ -69,7 +69,14 @@ impl Peer for Vswitch {
         } else {
             "the security policy's defaults (all reject)"
         };
-        format!("one worker on the switch's core; one port group with a VLAN; {policy}; offloads on")
+        let others = if self.ports == Ports::VhostUser {
+            "the other threads on the generator's"
+        } else {
+            "and all else"
+        };
+        format!(
+            "one worker on the switch's core, {others}; one port group with a VLAN; {policy}; offloads on"
+        )
     }
 
     fn start(&self, bench: &Bench) -> Result<Running> {
@@ -107,7 +114,11 @@ impl Peer for Vswitch {
             }
         }
         let config = write_config(bench, &ports, self.open)?;
-        running.processes.push(daemon(bench, config)?);
+        running.processes.push(match self.ports {
+            // What is not the worker keeps off the worker's core by itself, as do Open vSwitch's other threads with DPDK.
+            Ports::VhostUser => unpinned_daemon(bench, config)?,
+            Ports::Tap | Ports::Packet | Ports::Xdp => daemon(bench, config)?,
+        });
         if self.ports != Ports::VhostUser {
             bring_up()?;
             wait_for_path(&mut running)?;

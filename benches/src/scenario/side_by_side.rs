@@ -1,8 +1,8 @@
-//! Switches side by side: all are up the whole time, each with a closed loop of its own between its two vhost-user ports, and
+//! Switches side by side: all are up at once, each with a closed loop of its own between its two vhost-user ports, and
 //! they take short turns. Who has no turn is stopped by SIGSTOP, and so leaves its core to the others.
 //!
 //! A shared machine changes its speed from one second to the next. Turns shorter than that are changed alike for all, and there are many,
-//! since none begins with the start of a switch.
+//! since not each begins with the start of a switch.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +16,9 @@ use crate::traffic::Loop;
 
 /// A turn.
 const TURN: Duration = Duration::from_millis(200);
+
+/// Who was stopped has timers that are overdue, and caches that are cold: so long it runs before it is measured.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// Starts a loop between the ports of a switch that is up.
 type StartLoop = Box<dyn Fn(&Bench) -> Result<Box<dyn Loop>>>;
@@ -67,6 +70,7 @@ impl Contestant {
 
     fn turn(&mut self) -> Result<f64> {
         self.running.resume()?;
+        self.looped.turn(SETTLE)?;
         let figure = self.looped.turn(TURN);
         self.running.check()?;
         self.running.pause()?;
@@ -74,9 +78,10 @@ impl Contestant {
     }
 }
 
-/// Measures all of them; one that fails has no more turns.
+/// Measures all of them: in each round they are started anew, because where a process finds its memory counts too. One that fails has no
+/// more turns.
 pub fn run(bench: &Bench, about: &About, entries: &[Entry]) -> Result<Case> {
-    let rounds = bench.rounds * (bench.time.as_millis() / TURN.as_millis()).max(1) as usize;
+    let turns = (bench.time.as_millis() / TURN.as_millis()).max(1);
     let mut case = Case {
         scenario: about.scenario.to_owned(),
         target: about.target.to_owned(),
@@ -84,31 +89,40 @@ pub fn run(bench: &Bench, about: &About, entries: &[Entry]) -> Result<Case> {
         unit: about.unit,
         series: Vec::new(),
     };
-    let mut contestants = Vec::new();
-    for (index, entry) in entries
-        .iter()
-        .enumerate()
-        .filter(|(_, entry)| bench.wants(&entry.name))
-    {
+    let entries: Vec<&Entry> = entries.iter().filter(|entry| bench.wants(&entry.name)).collect();
+    for entry in &entries {
         case.series.push(Series {
             peer: entry.name.clone(),
             config: entry.peer.config(),
             figures: Vec::new(),
             wanted: entry.wanted,
         });
-        let own = Bench {
-            dir: bench.dir.join(format!("{}-{index}", about.scenario)),
-            ..bench.clone()
-        };
-        contestants.push(may_fail(&entry.name, Contestant::start(&own, entry))?);
     }
-    for _ in 0..rounds {
-        for (contestant, series) in contestants.iter_mut().zip(&mut case.series) {
-            let Some(running) = contestant else { continue };
-            let figure = may_fail(&series.peer, running.turn())?;
-            match figure {
-                Some(figure) => series.figures.push(figure * about.frame),
-                None => *contestant = None,
+    let mut failed = vec![false; entries.len()];
+    for _ in 0..bench.rounds {
+        let mut contestants = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            if failed[index] {
+                continue;
+            }
+            let own = Bench {
+                dir: bench.dir.join(format!("{}-{index}", about.scenario)),
+                ..bench.clone()
+            };
+            match may_fail(&entry.name, Contestant::start(&own, entry))? {
+                Some(contestant) => contestants.push((index, contestant)),
+                None => failed[index] = true,
+            }
+        }
+        for _ in 0..turns {
+            for (index, contestant) in &mut contestants {
+                if failed[*index] {
+                    continue;
+                }
+                match may_fail(&entries[*index].name, contestant.turn())? {
+                    Some(figure) => case.series[*index].figures.push(figure * about.frame),
+                    None => failed[*index] = true,
+                }
             }
         }
     }

@@ -47,9 +47,12 @@ const AHEAD: usize = 8;
 /// The most buffers of a chain. No driver has a use for more (Linux has 18 for a frame of 64 KiB), and each costs time; QEMU has the same limit.
 const MAX_CHAIN: u32 = 1024;
 
-/// Buffers of chains that are walked in one batch: four times what a batch of 64 super-frames takes. A guest that splits its frames finer gets fewer
-/// of them into a batch, so that other ports do not wait for it.
+/// Buffers of chains that are walked to give the guest a batch: four times what 64 super-frames take. A guest with smaller buffers gets fewer frames, so
+/// that other ports do not wait for it.
 const PATIENCE: u32 = 16_384;
+
+/// What each buffer of a chain from the guest counts at least, octets: a frame in very many parts is a batch of its own.
+const TOIL: u32 = 128;
 
 /// The largest ring (2.7).
 pub const MAX_SIZE: u16 = 32_768;
@@ -180,7 +183,7 @@ pub struct Vring {
     given: usize,
     /// Chains that were taken and not yet used.
     taken: u16,
-    /// Buffers of chains that were walked in this batch.
+    /// Buffers of chains that were walked, for the limits on them.
     walked: Cell<u32>,
 }
 
@@ -352,14 +355,12 @@ impl Vring {
     /// # Errors
     /// The ring is broken.
     pub fn fetch(&mut self, limit: usize) -> Result<usize, Broken> {
-        self.walked.set(0);
         self.look_up(limit, false)
     }
 
-    /// Whether the chains of this batch have taken so long that the rest is for the next.
-    #[inline]
-    pub fn is_tired(&self) -> bool {
-        self.walked.get() > PATIENCE
+    /// How much work the chains walked since the last call were, as if they had been octets to copy.
+    pub fn toil(&self) -> usize {
+        (self.walked.take() * TOIL) as usize
     }
 
     /// Copies the `index`-th fetched chain, which the guest filled, if it is one buffer and fits. Returns its octets.
@@ -539,7 +540,7 @@ impl Vring {
         // What was looked up does not say what is in a chain, and its number of chains is not known yet.
         self.fetched_len = 0;
         self.given = 0;
-        if self.is_tired() {
+        if self.walked.get() > PATIENCE {
             return Ok(Given::Full);
         }
         // How many chains it takes, and that they are there.
