@@ -17,6 +17,7 @@ pub mod text;
 mod tree;
 pub mod units;
 pub mod validate;
+mod vlans;
 
 pub use compile::{Registry, compile};
 pub use model::Config;
