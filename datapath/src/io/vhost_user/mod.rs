@@ -212,8 +212,10 @@ impl Queue for VhostQueue {
                 self.link.fail(broken);
                 let running = self.pairs[turn].from_guest.take();
                 let ring = self.release(running);
-                // Frames of the batch may lie in its memory.
-                self.broken.extend(ring.map(|ring| *ring));
+                if !batch.is_empty() {
+                    // Its frames may lie in the ring's memory; `finish` follows.
+                    self.broken.extend(ring.map(|ring| *ring));
+                }
             }
             if batch.len() == BATCH || octets >= BATCH_OCTETS {
                 break;

@@ -167,3 +167,39 @@ fn frames_for_a_ring_that_breaks_are_not_counted_as_sent() {
     assert!(outgoing.iter().all(|item| item.outcome == down), "{outgoing:?}");
     assert_eq!(driver.take_used(), []);
 }
+
+#[test]
+fn a_ring_that_breaks_is_kept_only_while_frames_of_its_batch_may_lie_in_it() {
+    let spec = VhostUserSpec {
+        socket: "/none".into(),
+        mode: crate::io::SocketMode::Client,
+        pairs: 1,
+        queues: 1,
+        mtu: 1500,
+    };
+    let mut queue = Parts::new(&spec).unwrap().queues.remove(0);
+    let mut pool = Pool::new(CHUNKS);
+    for good in [0, 1, 0, 0] {
+        let mut driver = Driver::new(128, 0);
+        queue.change(Change::Start {
+            index: 1,
+            ring: Box::new(driver.ring(true)),
+            kick: None,
+            capabilities: Capabilities::default(),
+        });
+        for _ in 0..good {
+            driver.offer(&[600], false, false);
+        }
+        wrong(&mut driver, 2, |driver, last| {
+            driver.descriptor(DESCRIPTORS, last, GUEST + (1 << 40), 40, 0, 0);
+        });
+        let mut batch = Vec::new();
+        queue.receive(&mut pool, &mut batch).unwrap();
+        assert_eq!((batch.len(), queue.broken.len()), (good, good));
+        if good > 0 {
+            batch.drain(..).for_each(|frame| frame.release(&mut pool));
+            queue.finish();
+            assert!(queue.broken.is_empty());
+        }
+    }
+}
