@@ -12,7 +12,7 @@ use crate::io::peer::{PeerSink, SocketMode, VhostUserSpec};
 use crate::io::vhost_user;
 use crate::sys::guest::{GuestMemory, Payload, Region};
 use crate::sys::unix;
-use crate::sys::vring::{Header, Layout, Vring};
+use crate::sys::vring::{Content, Header, Layout, Vring};
 
 /// Where the guest believes its memory to be, and where its hypervisor has it.
 const GUEST: u64 = 0x1_0000;
@@ -213,6 +213,18 @@ pub fn ring(octets: &[u8]) {
     };
     let mut chunk = vec![0; 2048];
     let mut payload = Payload::default();
+    // Twice, so that both ways of finding a buffer are gone: among those looked up, and after them.
+    let give = |to: &mut Vring, head: &[u8], payload: Option<&Payload>| {
+        let content = |_| Content {
+            header: HEADER,
+            head,
+            payload,
+        };
+        to.give(0, &content)?;
+        to.give(1, &content)?;
+        to.fill(&content);
+        Ok(())
+    };
     while !input.is_empty() {
         let result = match input.byte() % 6 {
             0 => from.fetch(usize::from(input.byte())).and_then(|count| {
@@ -221,7 +233,7 @@ pub fn ring(octets: &[u8]) {
                     let room = usize::from(input.byte());
                     let taken = from.copy(index, &mut chunk[..room], Some(&mut payload))?;
                     assert!(taken.copied <= room && taken.copied <= taken.len);
-                    to.give(HEADER, &chunk[..taken.copied], Some(&payload))?;
+                    give(&mut to, &chunk[..taken.copied], Some(&payload))?;
                 }
                 from.take(count);
                 from.use_taken();
@@ -230,7 +242,7 @@ pub fn ring(octets: &[u8]) {
             }),
             1 => {
                 let len = usize::from(input.word()) % chunk.len();
-                to.give(HEADER, &chunk[..len], None).map(drop)
+                give(&mut to, &chunk[..len], None)
             }
             2 => {
                 to.prefetch(usize::from(input.byte()));

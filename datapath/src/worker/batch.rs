@@ -298,6 +298,8 @@ impl Worker {
         let headers = self.batch.iter().map(Frame::bytes);
         pipeline::look_ahead(&self.snapshot, port, headers, cache::prefetch);
         let tpid = self.snapshot.port(port).and_then(|port| port.vlan.tpid());
+        // Frames of a batch mostly go to the same port.
+        let mut usual = None;
         for (index, frame) in self.batch.iter_mut().enumerate() {
             if !sinks.is_empty() {
                 // Without a buffer only the front is seen.
@@ -329,7 +331,7 @@ impl Worker {
                 }
             };
             // What the pipeline took for the frame's own tag.
-            let tag = outer_tag(view.header).filter(|tag| Some(tag.tpid) == tpid);
+            let tag = tpid.and_then(|tpid| outer_tag(view.header).filter(|tag| tag.tpid == tpid));
             if let Err(reason) = decision {
                 counters.count_drop(reason, frames);
                 if !sinks.is_empty() {
@@ -341,12 +343,19 @@ impl Worker {
             let hops = &self.scratch.hops;
             copies += (hops.len() as u64 - 1) * frames;
             for hop in hops {
-                let Some(Some(egress)) = self.ports.get(hop.port.index()) else {
-                    // Between a device's going and the snapshot without it.
-                    counters.count_drop(DropReason::TxPortDown, frames);
-                    continue;
+                let way = match usual {
+                    Some((port, slot)) if port == hop.port => Way::Own(slot),
+                    _ => {
+                        let Some(Some(egress)) = self.ports.get(hop.port.index()) else {
+                            // Between a device's going and the snapshot without it.
+                            counters.count_drop(DropReason::TxPortDown, frames);
+                            continue;
+                        };
+                        usual = egress.only_slot().map(|slot| (hop.port, slot));
+                        egress.way(frame)
+                    }
                 };
-                match egress.way(frame) {
+                match way {
                     Way::Own(slot) => {
                         let Some(Some(attached)) = self.queues.get_mut(slot) else {
                             continue;
@@ -368,9 +377,13 @@ impl Worker {
                         worker,
                         tag: hop.tag,
                     }),
-                    // As above, or none of the port's queues is in use.
-                    Way::Nowhere if egress.is_gone() => counters.count_drop(DropReason::TxPortDown, frames),
-                    Way::Nowhere => egress.counters.count_drop(DropReason::TxPortDown, frames),
+                    // Its device is gone, or none of its queues is in use.
+                    Way::Nowhere => match self.ports.get(hop.port.index()) {
+                        Some(Some(egress)) if !egress.is_gone() => {
+                            egress.counters.count_drop(DropReason::TxPortDown, frames);
+                        }
+                        _ => counters.count_drop(DropReason::TxPortDown, frames),
+                    },
                 }
             }
         }

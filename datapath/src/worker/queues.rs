@@ -98,6 +98,15 @@ impl Port {
         }
     }
 
+    /// Where this worker sends all frames for the port, if it has one queue of it.
+    #[inline]
+    pub(super) fn only_slot(&self) -> Option<usize> {
+        match self.own[..] {
+            [Own::Slot(slot)] => Some(slot),
+            _ => None,
+        }
+    }
+
     fn away(&self, frame: &Frame) -> Way {
         let mut live = self.live.iter().zip(&self.owners).enumerate();
         let mut live = live.by_ref().filter(|(_, (live, _))| live.load(Relaxed));

@@ -38,7 +38,7 @@ use crate::offload::mend_joined;
 use crate::pool::{Chunk, HEADROOM, MAX_FRAME, Pool};
 use crate::sys::guest::Payload;
 use crate::sys::poll::{Poller, Waker};
-use crate::sys::vring::{Broken, Given, Header, Taken, Vring};
+use crate::sys::vring::{Broken, Content, Given, Header, Taken, Vring};
 
 use thread::Link;
 
@@ -533,18 +533,28 @@ fn give(
     mine: impl Fn(&Frame) -> bool,
 ) -> Result<(), Broken> {
     ring.prefetch(outgoing.len());
+    for item in outgoing.iter() {
+        batch[usize::from(item.frame)].retag(item.tag);
+    }
+    let content = |frame: u16| {
+        let frame = &batch[usize::from(frame)];
+        Content {
+            header: header_of(frame),
+            head: frame.bytes(),
+            payload: frame.payload(),
+        }
+    };
     let mut full = false;
     for item in outgoing {
-        let frame = &mut batch[usize::from(item.frame)];
-        frame.retag(item.tag);
-        if !mine(frame) {
+        if !mine(&batch[usize::from(item.frame)]) {
             continue;
         }
-        if full {
-            item.outcome = failure(DropReason::TxQueueFull);
-            continue;
-        }
-        match ring.give(header_of(frame), frame.bytes(), frame.payload())? {
+        let given = if full {
+            Given::Full
+        } else {
+            ring.give(item.frame, &content)?
+        };
+        match given {
             Given::Sent => {}
             Given::Full => {
                 full = true;
@@ -553,6 +563,7 @@ fn give(
             Given::TooLong => item.outcome = failure(DropReason::TxError),
         }
     }
+    ring.fill(&content);
     ring.publish();
     Ok(())
 }

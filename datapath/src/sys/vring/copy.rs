@@ -26,12 +26,12 @@ impl Header {
 }
 
 /// Room in guest memory.
-pub(super) struct Place {
+pub(super) struct Room {
     pub start: NonNull<u8>,
     pub left: usize,
 }
 
-impl Place {
+impl Room {
     #[inline]
     pub(super) fn write(&mut self, from: &[u8]) {
         let len = from.len().min(self.left);
@@ -43,7 +43,8 @@ impl Place {
         self.left -= len;
     }
 
-    /// Writes a header of `len` octets, [`HEADER`] or [`LEGACY_HEADER`].
+    /// Writes a header of `len` octets, [`HEADER`] or [`LEGACY_HEADER`]; not where the same header is there already, which leaves the guest its copy
+    /// of the cache line.
     #[inline]
     pub(super) fn write_header(&mut self, header: Header, buffers: u16, len: usize) {
         if self.left < HEADER {
@@ -51,15 +52,18 @@ impl Place {
             return;
         }
         let start = self.start.as_ptr();
-        // SAFETY: there is room for a whole header, as was just checked, in mapped guest memory; the writes need no alignment. What
+        let front = header.front.to_le();
+        let back = u32::from(header.checksum_offset.to_le()) | u32::from(buffers.to_le()) << 16;
+        // SAFETY: there is room for a whole header, as was just checked, in mapped guest memory; the accesses need no alignment. What
         // is written behind a shorter header is the frame's place and is overwritten with it, or room that the frame leaves.
         unsafe {
-            start.cast::<u64>().write_unaligned(header.front.to_le());
-            start
-                .add(8)
-                .cast::<u16>()
-                .write_unaligned(header.checksum_offset.to_le());
-            start.add(10).cast::<u16>().write_unaligned(buffers.to_le());
+            let (first, second) = (start.cast::<u64>(), start.add(8).cast::<u32>());
+            if first.read_unaligned() != front {
+                first.write_unaligned(front);
+            }
+            if second.read_unaligned() != back {
+                second.write_unaligned(back);
+            }
             self.start = self.start.add(len);
         }
         self.left -= len;
@@ -99,7 +103,7 @@ impl<'a> Source<'a> {
 
     /// Fills a buffer. Returns how many octets there were for it.
     pub(super) fn fill(&mut self, buffer: Slice) -> usize {
-        let mut place = Place {
+        let mut place = Room {
             start: buffer.start,
             left: buffer.len as usize,
         };

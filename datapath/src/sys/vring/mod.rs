@@ -25,7 +25,7 @@ use super::eventfd;
 use super::guest::{GuestMemory, Payload, Slice};
 
 pub use copy::Header;
-use copy::{Place, Source, copy_short};
+use copy::{Room, Source, copy_short};
 use rings::{Descriptor, Index, Rings, read_unaligned_volatile};
 
 #[cfg(target_endian = "big")]
@@ -43,6 +43,9 @@ pub const BATCH: usize = 64;
 /// How many buffers ahead are brought near: enough to hide the way from the other core, and few enough to stay in the first cache, whose sets the
 /// buffers of a guest share unevenly (they lie 2 KiB apart, say).
 const AHEAD: usize = 8;
+
+/// Octets that caches move at once.
+const LINE: usize = 64;
 
 /// The most buffers of a chain. No driver has a use for more (Linux has 18 for a frame of 64 KiB), and each costs time; QEMU has the same limit.
 const MAX_CHAIN: u32 = 1024;
@@ -130,6 +133,10 @@ struct Fetched {
     len: u32,
     /// Number of the chain's first descriptor.
     head: u16,
+    /// The frame that the buffer is for, in the caller's counting.
+    frame: u16,
+    /// What is to be copied behind the header.
+    from: *const u8,
 }
 
 /// A frame as the guest put it up, copied as far as asked.
@@ -141,10 +148,28 @@ pub struct Taken {
     pub len: usize,
 }
 
+/// A frame for the guest.
+#[derive(Clone, Copy)]
+pub struct Content<'a> {
+    /// The header in front of it.
+    pub header: Header,
+    /// Its first octets.
+    pub head: &'a [u8],
+    /// The rest, in another guest's memory.
+    pub payload: Option<&'a Payload>,
+}
+
+impl Content<'_> {
+    /// Octets of the frame.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.payload.map_or(0, Payload::len)
+    }
+}
+
 /// What became of a frame for the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
-    /// It lies in the guest's buffers.
+    /// It lies in the guest's buffers, or will after [`Vring::fill`].
     Sent,
     /// The guest has not enough buffers for it at present.
     Full,
@@ -179,8 +204,8 @@ pub struct Vring {
     /// The next chains, looked up ahead of time.
     fetched: [Fetched; BATCH],
     fetched_len: usize,
-    /// How many of them frames for the guest were put into.
-    given: usize,
+    /// How many of them are for frames for the guest.
+    placed: usize,
     /// Chains that were taken and not yet used.
     taken: u16,
     /// Buffers of chains that were walked, for the limits on them.
@@ -198,6 +223,8 @@ impl Vring {
             start: None,
             len: 0,
             head: 0,
+            frame: 0,
+            from: std::ptr::null(),
         };
         let base = Index::new(layout.base);
         let mut ring = Self {
@@ -214,7 +241,7 @@ impl Vring {
             published: base,
             fetched: [nothing; BATCH],
             fetched_len: 0,
-            given: 0,
+            placed: 0,
             taken: 0,
             walked: Cell::new(0),
         };
@@ -302,7 +329,7 @@ impl Vring {
     #[inline(always)]
     fn look_up(&mut self, limit: usize, writable: bool) -> Result<usize, Broken> {
         self.fetched_len = 0;
-        self.given = 0;
+        self.placed = 0;
         let count = usize::from(self.waiting()?).min(limit).min(BATCH);
         self.rings.prefetch_used(self.next_used, count as u16);
         for index in 0..count {
@@ -327,7 +354,7 @@ impl Vring {
             self.fetched[index].start = start;
             self.fetched[index].len = descriptor.len;
             if index < AHEAD {
-                self.prefetch_buffer(index, writable);
+                self.prefetch_buffer(index);
             }
         }
         self.fetched_len = count;
@@ -335,16 +362,22 @@ impl Vring {
     }
 
     /// Brings near the front of a chain that was looked up: the shortest frame and its header are longer than a line.
+    ///
+    /// A line that the guest wrote is brought for us alone even if it is only read: it costs the same, and neither side has to wait for the other to let
+    /// go of it when it next writes there. Not so a line that has nothing but the header, which is the same again as a rule, and is not written then.
     #[inline(always)]
-    fn prefetch_buffer(&self, index: usize, writable: bool) {
+    fn prefetch_buffer(&self, index: usize) {
         if let Some(Fetched {
             start: Some(start), ..
         }) = self.fetched.get(index)
         {
             let start = start.as_ptr();
-            let bring = if writable { prefetch_to_write } else { prefetch };
-            bring(start);
-            bring(start.wrapping_add(64));
+            if start.addr() % LINE + self.header < LINE {
+                prefetch_to_write(start);
+            } else {
+                prefetch(start);
+            }
+            prefetch_to_write(start.wrapping_add(LINE));
         }
     }
 
@@ -366,7 +399,7 @@ impl Vring {
     /// Copies the `index`-th fetched chain, which the guest filled, if it is one buffer and fits. Returns its octets.
     #[inline(always)]
     pub fn copy_whole(&self, index: usize, to: &mut [u8]) -> Option<usize> {
-        self.prefetch_buffer(index + AHEAD, false);
+        self.prefetch_buffer(index + AHEAD);
         let fetched = self.fetched[..self.fetched_len].get(index)?;
         let start = fetched.start?;
         let len = fetched.len as usize;
@@ -490,56 +523,112 @@ impl Vring {
         let _ = self.look_up(limit, true);
     }
 
-    /// Puts a frame, behind its header, into the next buffers of the guest. The guest sees it after [`Vring::publish`].
+    /// Finds buffers of the guest for the frame that `content` knows by this number. To follow when all have some: [`Vring::fill`], with the same
+    /// contents, and [`Vring::publish`].
     ///
     /// # Errors
     /// The ring is broken.
     #[inline(always)]
-    pub fn give(&mut self, header: Header, head: &[u8], payload: Option<&Payload>) -> Result<Given, Broken> {
-        if self.given == self.fetched_len && self.look_up(1, true)? == 0 {
-            return Ok(Given::Full);
+    pub fn give<'a>(&mut self, frame: u16, content: &impl Fn(u16) -> Content<'a>) -> Result<Given, Broken> {
+        if self.placed == self.fetched_len {
+            // More frames than buffers were looked up.
+            if self.placed > 0 {
+                self.fill(content);
+            }
+            if self.look_up(1, true)? == 0 {
+                return Ok(Given::Full);
+            }
         }
-        let len = self.header + head.len() + payload.map_or(0, Payload::len);
-        let Fetched {
-            start,
-            len: room,
-            head: number,
-        } = self.fetched[self.given % BATCH];
+        let len = self.header + content(frame).len();
+        let fetched = &mut self.fetched[self.placed % BATCH];
         // The usual buffer holds the frame whole.
-        let Some(start) = start.filter(|_| room as usize >= len) else {
-            return self.give_in_parts(len, header, head, payload);
-        };
-        self.prefetch_buffer(self.given + AHEAD, true);
-        let mut place = Place {
-            start,
-            left: room as usize,
-        };
-        place.write_header(header, 1, self.header);
-        place.write(head);
-        for slice in payload.map_or(&[][..], Payload::slices) {
-            place.write_slice(*slice);
+        if fetched.start.is_some() && fetched.len as usize >= len {
+            fetched.len = len as u32;
+            fetched.frame = frame;
+            self.placed += 1;
+            return Ok(Given::Sent);
         }
+        self.fill(content);
+        self.give_in_parts(content(frame))
+    }
+
+    /// Puts frames, each behind its header, into the buffers that were found for them.
+    ///
+    /// Two loops, because a store to a cache line that the guest has read waits until the guest's core has let go of it. As many as the processor can
+    /// remember wait at the same time, so that there had better be no others between them.
+    #[inline(never)]
+    pub fn fill<'a>(&mut self, content: &impl Fn(u16) -> Content<'a>) {
+        let length = self.header;
+        for fetched in &mut self.fetched[..self.placed] {
+            let Some(start) = fetched.start else { continue };
+            let Content {
+                header,
+                head,
+                payload,
+            } = content(fetched.frame);
+            let mut room = Room {
+                start,
+                left: fetched.len as usize,
+            };
+            room.write_header(header, 1, length);
+            if payload.is_none() && head.len() == room.left {
+                fetched.from = head.as_ptr();
+                continue;
+            }
+            fetched.from = std::ptr::null();
+            room.write(head);
+            for slice in payload.map_or(&[][..], Payload::slices) {
+                room.write_slice(*slice);
+            }
+        }
+        self.copy_placed();
+        let placed = &self.fetched[..self.placed];
         if self.log.is_some() {
-            self.log_frame(start, len);
+            for fetched in placed {
+                if let Some(start) = fetched.start {
+                    self.log_frame(start, fetched.len as usize);
+                }
+            }
         }
-        self.given += 1;
-        self.next_available = self.next_available.plus(1);
-        self.write_used(number, len as u32);
-        Ok(Given::Sent)
+        for index in 0..self.placed {
+            let Fetched { head, len, .. } = self.fetched[index];
+            self.write_used(head, len);
+        }
+        self.next_available = self.next_available.plus(self.placed as u16);
+        self.placed = 0;
+        self.fetched_len = 0;
+    }
+
+    /// Copies the frames that are whole in their chunk behind their headers.
+    #[inline(never)]
+    fn copy_placed(&self) {
+        for (index, fetched) in self.fetched[..self.placed].iter().enumerate() {
+            self.prefetch_buffer(index + AHEAD);
+            if let Some(start) = fetched.start
+                && !fetched.from.is_null()
+            {
+                // SAFETY: the buffer lies in mapped guest memory and has room for the header and the frame, as `give` has made sure; `len` says how much
+                // both are. `from` is the frame's octets, as many as `fill` has checked, which it borrows meanwhile.
+                unsafe {
+                    let to = start.as_ptr().add(self.header);
+                    copy_short(fetched.from, to, fetched.len as usize - self.header);
+                }
+            }
+        }
     }
 
     /// A frame for a buffer of several parts, or for several buffers.
     #[inline(never)]
-    fn give_in_parts(
-        &mut self,
-        len: usize,
-        header: Header,
-        head: &[u8],
-        payload: Option<&Payload>,
-    ) -> Result<Given, Broken> {
+    fn give_in_parts(&mut self, content: Content<'_>) -> Result<Given, Broken> {
+        let Content {
+            header,
+            head,
+            payload,
+        } = content;
+        let len = self.header + content.len();
         // What was looked up does not say what is in a chain, and its number of chains is not known yet.
         self.fetched_len = 0;
-        self.given = 0;
+        self.placed = 0;
         if self.walked.get() > PATIENCE {
             return Ok(Given::Full);
         }
