@@ -5,6 +5,7 @@
 //! What counts is the ratio, see [`report`]. `cargo xtask bench` builds everything and starts the `compare` binary in
 //! namespaces of its own; the parts here rely on that, and take no care to undo what the namespaces take away.
 
+pub mod distance;
 pub mod load;
 pub mod peer;
 pub mod plot;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use xtask::host;
 
+use crate::distance::{self, FAR};
 use crate::peer::{Bench, Peer, Running};
-use crate::report::{Case, Series, Unit, Wanted};
+use crate::report::{self, Case, Series, Unit, Wanted};
 use crate::traffic::Loop;
 
 /// A turn.
@@ -106,6 +107,7 @@ pub fn run(bench: &Bench, about: &About, entries: &[Entry]) -> Result<Case> {
         });
     }
     let mut failed = vec![false; entries.len()];
+    let mut distances = Vec::new();
     for _ in 0..bench.rounds {
         let mut contestants = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
@@ -122,6 +124,7 @@ pub fn run(bench: &Bench, about: &About, entries: &[Entry]) -> Result<Case> {
             }
         }
         for _ in 0..turns {
+            distances.push(distance::between(bench.traffic_core, bench.switch_core)?);
             for (index, contestant) in &mut contestants {
                 if failed[*index] {
                     continue;
@@ -135,7 +138,7 @@ pub fn run(bench: &Bench, about: &About, entries: &[Entry]) -> Result<Case> {
     }
     for series in &case.series {
         let say = |share| {
-            crate::report::quantile(&series.figures, share)
+            report::quantile(&series.figures, share)
                 .map_or_else(|| "none".to_owned(), |figure| about.unit.say(figure))
         };
         eprintln!(
@@ -149,7 +152,46 @@ pub fn run(bench: &Bench, about: &About, entries: &[Entry]) -> Result<Case> {
             say(0.9)
         );
     }
+    tell_by_distance(&case, &distances);
     Ok(case)
+}
+
+/// How ours is beside each peer while the cores are near each other, and while they are far. No figures where one had to be left out.
+fn tell_by_distance(case: &Case, distances: &[f64]) {
+    let Some((ours, peers)) = case.series.split_first() else {
+        return;
+    };
+    let far = distances.iter().filter(|distance| **distance >= FAR).count();
+    eprintln!(
+        "  {:<9} {:<38} a cache line from core to core: median {:.0} ns, {far} of {} turns {FAR} ns or more",
+        case.scenario,
+        case.name,
+        report::quantile(distances, 0.5).unwrap_or(f64::NAN),
+        distances.len(),
+    );
+    for peer in peers {
+        let ratio = |is_far: bool| {
+            let ratios: Vec<f64> = ours
+                .figures
+                .iter()
+                .zip(&peer.figures)
+                .zip(distances)
+                .filter(|(_, distance)| (**distance >= FAR) == is_far)
+                .map(|((ours, theirs), _)| ours / theirs)
+                .collect();
+            report::quantile(&ratios, 0.5).map_or_else(|| "none".to_owned(), |ratio| format!("{ratio:.2}"))
+        };
+        if ours.figures.len() == distances.len() && peer.figures.len() == distances.len() {
+            eprintln!(
+                "  {:<9} {:<38} beside {}: near {}, far {}",
+                case.scenario,
+                case.name,
+                peer.peer,
+                ratio(false),
+                ratio(true)
+            );
+        }
+    }
 }
 
 /// `None`, and the reason on the terminal, if it failed; an error only if the user wants to end.
