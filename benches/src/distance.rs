@@ -1,7 +1,7 @@
 //! How far two cores are from each other: what a cache line takes from one to the other.
 //!
-//! On a virtual machine this changes while a benchmark runs: its two processors may be threads of one core now (some 30 ns), cores of one cache
-//! then (50), or cores of two (180). Whatever hands frames from core to core is up to three times as fast near as far.
+//! On a virtual machine this changes while a benchmark runs (30, 50 and 180 ns were seen): its two processors seem to be threads of one core now, cores of
+//! one cache then, or cores of two. Whatever hands frames from core to core is up to three times as fast near as far.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 /// Times there and back.
 const ROUNDS: u32 = 20_000;
 
-/// From here on cores are far: they share no cache.
+/// From here on cores are far, nanoseconds: between the two kinds of times that were seen.
 pub const FAR: f64 = 100.0;
 
 /// A line of its own.

@@ -298,8 +298,8 @@ impl Worker {
         let headers = self.batch.iter().map(Frame::bytes);
         pipeline::look_ahead(&self.snapshot, port, headers, cache::prefetch);
         let tpid = self.snapshot.port(port).and_then(|port| port.vlan.tpid());
-        // Frames of a batch mostly go to the same port.
-        let mut usual = None;
+        // Port and slot of the hop before: frames of a batch mostly go to the same port.
+        let mut last = None;
         for (index, frame) in self.batch.iter_mut().enumerate() {
             if !sinks.is_empty() {
                 // Without a buffer only the front is seen.
@@ -343,7 +343,7 @@ impl Worker {
             let hops = &self.scratch.hops;
             copies += (hops.len() as u64 - 1) * frames;
             for hop in hops {
-                let way = match usual {
+                let way = match last {
                     Some((port, slot)) if port == hop.port => Way::Own(slot),
                     _ => {
                         let Some(Some(egress)) = self.ports.get(hop.port.index()) else {
@@ -351,7 +351,7 @@ impl Worker {
                             counters.count_drop(DropReason::TxPortDown, frames);
                             continue;
                         };
-                        usual = egress.only_slot().map(|slot| (hop.port, slot));
+                        last = egress.only_slot().map(|slot| (hop.port, slot));
                         egress.way(frame)
                     }
                 };

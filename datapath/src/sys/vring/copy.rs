@@ -55,7 +55,8 @@ impl Room {
         let front = header.front.to_le();
         let back = u32::from(header.checksum_offset.to_le()) | u32::from(buffers.to_le()) << 16;
         // SAFETY: there is room for a whole header, as was just checked, in mapped guest memory; the accesses need no alignment. What
-        // is written behind a shorter header is the frame's place and is overwritten with it, or room that the frame leaves.
+        // is written behind a shorter header is the frame's place and is overwritten with it. The guest may change what was compared; then it
+        // has changed a header of its own.
         unsafe {
             let (first, second) = (start.cast::<u64>(), start.add(8).cast::<u32>());
             if first.read_unaligned() != front {
@@ -103,23 +104,23 @@ impl<'a> Source<'a> {
 
     /// Fills a buffer. Returns how many octets there were for it.
     pub(super) fn fill(&mut self, buffer: Slice) -> usize {
-        let mut place = Room {
+        let mut room = Room {
             start: buffer.start,
             left: buffer.len as usize,
         };
         for part in [&mut self.header, &mut self.head] {
-            let (now, later) = part.split_at(part.len().min(place.left));
-            place.write(now);
+            let (now, later) = part.split_at(part.len().min(room.left));
+            room.write(now);
             *part = later;
         }
-        while place.left > 0
+        while room.left > 0
             && let Some((slice, later)) = self.payload.split_first()
         {
             let left = slice.len as usize - self.done;
-            let len = left.min(place.left);
+            let len = left.min(room.left);
             // SAFETY: `done` is within the slice.
             let start = unsafe { slice.start.add(self.done) };
-            place.write_slice(Slice {
+            room.write_slice(Slice {
                 start,
                 len: len as u32,
             });
@@ -129,7 +130,7 @@ impl<'a> Source<'a> {
                 self.done += len;
             }
         }
-        buffer.len as usize - place.left
+        buffer.len as usize - room.left
     }
 }
 

@@ -88,6 +88,8 @@ proptest! {
             1..8,
         ),
         known in 0usize..10,
+        // What stands in the buffers; with 0xaa a part of each header does already.
+        before in prop_oneof![Just(0u8), Just(0xaa)],
     ) {
         let mut driver = Driver::new(256, base);
         let mut ring = driver.ring(mergeable);
@@ -98,6 +100,9 @@ proptest! {
             .iter()
             .map(|(lens, indirect)| driver.offer(lens, true, *indirect))
             .collect();
+        for (at, len) in offered.iter().flat_map(|(_, places)| places) {
+            driver.write(*at, &vec![before; *len]);
+        }
         let mut heads = Vec::new();
         let mut payloads = Vec::new();
         let mut at = BUFFERS;
