@@ -43,6 +43,8 @@ pub struct Bench {
     pub time: Duration,
     /// Only peers whose name contains this.
     pub only: Option<String>,
+    /// Only cases whose name contains this, where a scenario has several.
+    pub case: Option<String>,
     /// The directory of another build of the switch, to be measured beside this one.
     pub beside: Option<PathBuf>,
 }
@@ -59,6 +61,11 @@ impl Bench {
     /// Whether a peer of this name is to be measured.
     pub fn wants(&self, peer: &str) -> bool {
         self.only.as_deref().is_none_or(|part| peer.contains(part))
+    }
+
+    /// Whether a case of this name is to be measured.
+    pub fn wants_case(&self, case: &str) -> bool {
+        self.case.as_deref().is_none_or(|part| case.contains(part))
     }
 
     /// A command on the core that switches.

@@ -30,6 +30,9 @@ pub struct Arguments {
     /// Only peers whose name contains this
     #[arg(long)]
     peer: Option<String>,
+    /// Only cases whose name contains this (scenario vhost)
+    #[arg(long)]
+    case: Option<String>,
     /// Directory of another build of the switch, to be measured beside this one where guests are (scenarios vhost, macs)
     #[arg(long)]
     beside: Option<PathBuf>,
@@ -131,6 +134,9 @@ fn compare(arguments: &Arguments, scenarios: &[&str], with_core: bool) -> Result
     ]);
     if let Some(peer) = &arguments.peer {
         args.extend(["--peer".into(), peer.into()]);
+    }
+    if let Some(case) = &arguments.case {
+        args.extend(["--case".into(), case.into()]);
     }
     if let Some(bin) = &arguments.beside {
         let bin = bin.canonicalize().with_context(|| bin.display().to_string())?;

@@ -34,6 +34,9 @@ struct Arguments {
     /// Only peers whose name contains this
     #[arg(long)]
     peer: Option<String>,
+    /// Only cases whose name contains this
+    #[arg(long)]
+    case: Option<String>,
     /// Directory of another build of the switch, to be measured beside this one
     #[arg(long)]
     beside: Option<PathBuf>,
@@ -59,6 +62,7 @@ fn main() -> Result<()> {
         rounds: arguments.rounds,
         time: Duration::from_secs(arguments.seconds),
         only: arguments.peer,
+        case: arguments.case,
         beside: arguments.beside,
     };
     let mut cases = match &arguments.with {

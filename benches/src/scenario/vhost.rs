@@ -43,25 +43,28 @@ fn closed(macs: usize, octets: usize) -> String {
     format!("closed:{macs}:{octets}")
 }
 
-/// A switch with the closed loop of our own stations.
-fn with_stations(peer: impl Peer + 'static, phase: &str, wanted: Option<Wanted>) -> Entry {
-    let phase = phase.to_owned();
-    Entry {
-        name: peer.name(),
-        peer: Box::new(peer),
-        bin: None,
-        start: Box::new(move |bench| Ok(Box::new(StationsLoop::start(bench, &phase)?))),
-        wanted,
-    }
+/// What goes round between a switch and its guests.
+#[derive(Clone)]
+enum Loop {
+    /// The closed loop of our own stations: a phase of theirs.
+    Stations(String),
+    /// The closed loop of testpmd, with frames of so many octets.
+    Testpmd(usize),
 }
 
-/// A switch with the closed loop of testpmd.
-fn with_testpmd(peer: impl Peer + 'static, octets: usize, wanted: Option<Wanted>) -> Entry {
+/// A switch with a loop.
+fn with(what: &Loop, peer: impl Peer + 'static, wanted: Option<Wanted>) -> Entry {
+    let what = what.clone();
     Entry {
         name: peer.name(),
         peer: Box::new(peer),
         bin: None,
-        start: Box::new(move |bench| Ok(Box::new(ClosedLoop::start(bench, octets)?))),
+        start: Box::new(move |bench| {
+            Ok(match &what {
+                Loop::Stations(phase) => Box::new(StationsLoop::start(bench, phase)?),
+                Loop::Testpmd(octets) => Box::new(ClosedLoop::start(bench, *octets)?),
+            })
+        }),
         wanted,
     }
 }
@@ -95,84 +98,68 @@ fn with_other_build(bench: &Bench, mut entries: Vec<Entry>, ours: Entry) -> Vec<
 
 /// P1 and P2: small frames of two stations and of many, and full ones.
 pub fn vhost(bench: &Bench) -> Result<Vec<Case>> {
-    let (some, name) = (closed(SOME, 64), format!("64 octets, {SOME} MACs"));
-    Ok(vec![
-        side_by_side::run(
-            bench,
-            &about("vhost", "P1", "64 octets, 2 MACs, loop of testpmd"),
-            &with_other_build(
+    let many = format!("64 octets, {SOME} MACs");
+    let races = [
+        (
+            about("vhost", "P1", "64 octets, 2 MACs, loop of testpmd"),
+            Loop::Testpmd(64),
+            (ratio(1.2), ratio(1.0)),
+        ),
+        (
+            about("vhost", "P1", &many),
+            Loop::Stations(closed(SOME, 64)),
+            (ratio(1.2), ratio(1.0)),
+        ),
+        (
+            about("vhost", "P2", "1518 octets, loop of testpmd"),
+            Loop::Testpmd(1518),
+            (ratio(1.8), None),
+        ),
+    ];
+    let wanted = races.iter().filter(|(about, ..)| bench.wants_case(about.name));
+    wanted
+        .map(|(about, what, (beside_ovs, beside_io))| {
+            let entries = vec![
+                with(what, OURS, None),
+                with(what, DPDK, *beside_ovs),
+                with(what, Io, *beside_io),
+            ];
+            side_by_side::run(
                 bench,
-                vec![
-                    with_testpmd(OURS, 64, None),
-                    with_testpmd(DPDK, 64, ratio(1.2)),
-                    with_testpmd(Io, 64, ratio(1.0)),
-                ],
-                with_testpmd(OURS, 64, None),
-            ),
-        )?,
-        side_by_side::run(
-            bench,
-            &about("vhost", "P1", &name),
-            &with_other_build(
-                bench,
-                vec![
-                    with_stations(OURS, &some, None),
-                    with_stations(DPDK, &some, ratio(1.2)),
-                    with_stations(Io, &some, ratio(1.0)),
-                ],
-                with_stations(OURS, &some, None),
-            ),
-        )?,
-        side_by_side::run(
-            bench,
-            &about("vhost", "P2", "1518 octets, loop of testpmd"),
-            &with_other_build(
-                bench,
-                vec![
-                    with_testpmd(OURS, 1518, None),
-                    with_testpmd(DPDK, 1518, ratio(1.8)),
-                    with_testpmd(Io, 1518, None),
-                ],
-                with_testpmd(OURS, 1518, None),
-            ),
-        )?,
-    ])
+                about,
+                &with_other_build(bench, entries, with(what, OURS, None)),
+            )
+        })
+        .collect()
 }
 
 /// P2: super-frames of 64 KiB.
 pub fn super_frames(bench: &Bench) -> Result<Vec<Case>> {
-    let phase = closed(2, SUPER);
+    let what = Loop::Stations(closed(2, SUPER));
     let about = About {
         unit: Unit::BitsPerSecond,
         frame: 8.0 * (SUPER - 4) as f64,
         ..about("super", "P2", "TCP super-frames of 64 KiB")
     };
     let dpdk = Ovs(PortType::VhostUser { tso: true });
-    let entries = [
-        with_stations(OURS, &phase, None),
-        with_stations(dpdk, &phase, ratio(1.8)),
-    ];
+    let entries = [with(&what, OURS, None), with(&what, dpdk, ratio(1.8))];
     Ok(vec![side_by_side::run(bench, &about, &entries)?])
 }
 
 /// P5: every frame from another station to another one.
 pub fn macs(bench: &Bench) -> Result<Vec<Case>> {
-    let (few, many) = (closed(2, 64), closed(MANY, 64));
+    let [few, many] = [2, MANY].map(|macs| Loop::Stations(closed(macs, 64)));
     let itself = Entry {
         name: "vswitch, 2 MACs".into(),
-        ..with_stations(OURS, &few, ratio(0.8))
+        ..with(&few, OURS, ratio(0.8))
     };
     Ok(vec![side_by_side::run(
         bench,
         &about("macs", "P5", &format!("64 octets, {MANY} MACs")),
         &with_other_build(
             bench,
-            vec![
-                with_stations(OURS, &many, None),
-                with_stations(DPDK, &many, ratio(3.0)),
-                itself,
-            ],
-            with_stations(OURS, &many, None),
+            vec![with(&many, OURS, None), with(&many, DPDK, ratio(3.0)), itself],
+            with(&many, OURS, None),
         ),
     )?])
 }
