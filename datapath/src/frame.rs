@@ -218,8 +218,15 @@ impl Frame {
 
     /// Makes `tag` the frame's outer tag, in place of what [`Frame::set_outer_tag`] or the last call made it.
     /// The frame holds at least an Ethernet header (the pipeline has checked it).
-    #[inline]
+    #[inline(always)]
     pub fn retag(&mut self, tag: Option<Tag>) {
+        if self.tag.is_some() || tag.is_some() {
+            self.change_tag(tag);
+        }
+    }
+
+    #[inline(never)]
+    fn change_tag(&mut self, tag: Option<Tag>) {
         if self.tag == tag {
             return;
         }

@@ -215,15 +215,12 @@ pub fn ring(octets: &[u8]) {
     let mut payload = Payload::default();
     // Twice, so that both ways of finding a buffer are gone: among those looked up, and after them.
     let give = |to: &mut Vring, head: &[u8], payload: Option<&Payload>| {
-        let content = |_| Content {
+        let content = Content {
             header: HEADER,
             head,
             payload,
         };
-        to.give(0, &content)?;
-        to.give(1, &content)?;
-        to.fill(&content);
-        Ok(())
+        to.give([((), content); 2], |(), _| {})
     };
     while !input.is_empty() {
         let result = match input.byte() % 6 {

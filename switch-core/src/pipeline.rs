@@ -116,39 +116,6 @@ pub enum Mode {
 /// Octets of an Ethernet header.
 pub(crate) const ETHERNET: usize = 14;
 
-/// Octets of an Ethernet header up to the TCI of its outer tag.
-const TAGGED: usize = 16;
-
-/// Tells `bring` the addresses of what the decisions about a batch of one port will look up first, if these are many: when they are fetched all
-/// at once, no decision waits for memory of its own.
-#[inline]
-pub fn look_ahead<'a>(
-    snapshot: &Snapshot,
-    port: PortId,
-    headers: impl Iterator<Item = &'a [u8]>,
-    bring: impl Fn(*const u8),
-) {
-    let Some(from) = snapshot.compiled(port) else {
-        return;
-    };
-    let fdb = &from.switch.fdb;
-    if !fdb.is_large() {
-        return;
-    }
-    for ethernet in headers.filter_map(<[u8]>::first_chunk::<TAGGED>) {
-        let vid = match ethernet {
-            [.., high, low] if is_tag(ethernet.first_chunk().expect("it is shorter")) => {
-                u16::from_be_bytes([*high, *low]) & 0x0fff
-            }
-            _ => from.untagged,
-        };
-        let (destination, source) = addresses(ethernet.first_chunk().expect("it is shorter"));
-        for address in fdb.addresses(vid, source, destination) {
-            bring(address);
-        }
-    }
-}
-
 /// Decides about one frame.
 ///
 /// On `Ok`, `hops` holds at least one hop, each to another port than the frame's own, and no port twice.
@@ -165,13 +132,12 @@ pub fn forward<O: Observer>(
     if !O::LOOKS && mode == Mode::Live && fast_path::forward(snapshot, now, frame, hops) {
         return Ok(());
     }
-    hops.clear();
     forward_whole(snapshot, now, frame, mode, hops, observer)
 }
 
 /// The whole way of a frame, step by step.
 #[inline(never)]
-fn forward_whole<O: Observer>(
+pub(crate) fn forward_whole<O: Observer>(
     snapshot: &Snapshot,
     now: Timestamp,
     frame: &FrameView<'_>,
@@ -179,6 +145,7 @@ fn forward_whole<O: Observer>(
     hops: &mut Vec<Hop>,
     observer: &mut O,
 ) -> Result<(), DropReason> {
+    hops.clear();
     // Parse.
     let Some(ethernet) = frame.header.first_chunk::<ETHERNET>() else {
         return Err(DropReason::Runt);

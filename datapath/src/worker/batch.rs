@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use switch_core::addr::MacAddr;
+use switch_core::batch::Batch;
 use switch_core::frame::Hop;
 use switch_core::id::PortId;
-use switch_core::pipeline::{self, Mode, Observer, Step};
+use switch_core::pipeline::{Observer, Step};
 use switch_core::time::Timestamp;
 use switch_core::verdict::DropReason;
 use switch_core::vid::{Tag, Vid};
@@ -295,8 +296,8 @@ impl Worker {
         let mut work = 0;
         let mut received = Tally::default();
         let mut copies = 0;
-        let headers = self.batch.iter().map(Frame::bytes);
-        pipeline::look_ahead(&self.snapshot, port, headers, cache::prefetch);
+        let mut decisions = Batch::new(&self.snapshot, now, port, &mut self.scratch.hops);
+        decisions.look_ahead(self.batch.iter().map(Frame::bytes), cache::prefetch);
         let tpid = self.snapshot.port(port).and_then(|port| port.vlan.tpid());
         // Port and slot of the hop before: frames of a batch mostly go to the same port.
         let mut last = None;
@@ -314,8 +315,7 @@ impl Worker {
                 Some(reason) => Err(reason),
                 None => {
                     let mut moves = Moves::default();
-                    let hops = &mut self.scratch.hops;
-                    let result = pipeline::forward(&self.snapshot, now, &view, Mode::Live, hops, &mut moves);
+                    let result = decisions.forward(&view, &mut moves);
                     if let Some((vid, mac, from)) = moves.0
                         && self.scratch.moves_told < MOVES_TOLD
                     {
@@ -340,7 +340,7 @@ impl Worker {
                 continue;
             }
             frame.set_outer_tag(tag);
-            let hops = &self.scratch.hops;
+            let hops = decisions.hops();
             copies += (hops.len() as u64 - 1) * frames;
             for hop in hops {
                 let way = match last {

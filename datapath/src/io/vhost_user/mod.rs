@@ -409,7 +409,7 @@ fn take(
         pool.give(chunk);
         return take_long(ring, index, pool, batch);
     };
-    let plain = chunk[start..].first_chunk() == Some(&[0; 2]) && taken >= header;
+    let plain = is_plain(&chunk[start..]) && taken >= header;
     let len = taken.saturating_sub(header);
     batch.push(Frame::new(chunk, HEADROOM, len));
     if plain {
@@ -423,6 +423,12 @@ fn take(
         }
         frame.weight()
     }))
+}
+
+/// Whether a header asks for nothing: neither a checksum nor segments.
+#[inline(always)]
+fn is_plain(header: &[u8]) -> bool {
+    header.starts_with(&[0; 2])
 }
 
 /// A frame that is long, or in several buffers.
@@ -454,11 +460,11 @@ fn take_long(
     } else {
         pool.give_payload(rest);
     }
-    if fits {
-        decode(&mut frame, header, pool);
-    } else {
+    if !fits {
         // It counts as what is here of it: how long it says that it is, is the guest's word.
         frame.fault = Some(DropReason::RxTruncated);
+    } else if !is_plain(frame.in_front(header)) {
+        decode(&mut frame, header, pool);
     }
     let weight = frame.weight().max(ring.toil());
     batch.push(frame);
@@ -536,34 +542,20 @@ fn give(
     for item in outgoing.iter() {
         batch[usize::from(item.frame)].retag(item.tag);
     }
-    let content = |frame: u16| {
-        let frame = &batch[usize::from(frame)];
-        Content {
+    let frames = outgoing.iter_mut().filter_map(|item| {
+        let frame = &batch[usize::from(item.frame)];
+        let content = Content {
             header: header_of(frame),
             head: frame.bytes(),
             payload: frame.payload(),
-        }
-    };
-    let mut full = false;
-    for item in outgoing {
-        if !mine(&batch[usize::from(item.frame)]) {
-            continue;
-        }
-        let given = if full {
-            Given::Full
-        } else {
-            ring.give(item.frame, &content)?
         };
-        match given {
-            Given::Sent => {}
-            Given::Full => {
-                full = true;
-                item.outcome = failure(DropReason::TxQueueFull);
-            }
-            Given::TooLong => item.outcome = failure(DropReason::TxError),
-        }
-    }
-    ring.fill(&content);
+        mine(frame).then_some((item, content))
+    });
+    ring.give(frames, |item, given| match given {
+        Given::Sent => {}
+        Given::Full => item.outcome = failure(DropReason::TxQueueFull),
+        Given::TooLong => item.outcome = failure(DropReason::TxError),
+    })?;
     ring.publish();
     Ok(())
 }

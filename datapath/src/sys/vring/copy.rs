@@ -70,6 +70,15 @@ impl Room {
         self.left -= len;
     }
 
+    /// Writes what was copied out of a frame, and the rest of it.
+    #[inline]
+    pub(super) fn write_all(&mut self, head: &[u8], payload: &Payload) {
+        self.write(head);
+        for slice in payload.slices() {
+            self.write_slice(*slice);
+        }
+    }
+
     #[inline]
     pub(super) fn write_slice(&mut self, from: Slice) {
         let len = (from.len as usize).min(self.left);

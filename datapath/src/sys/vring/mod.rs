@@ -129,14 +129,10 @@ pub struct Layout {
 struct Fetched {
     /// Where the buffer lies; `None` if the chain has to be walked.
     start: Option<NonNull<u8>>,
-    /// Octets of the buffer.
+    /// Octets of the buffer, or of what was put into it.
     len: u32,
     /// Number of the chain's first descriptor.
     head: u16,
-    /// The frame that the buffer is for, in the caller's counting.
-    frame: u16,
-    /// What is to be copied behind the header.
-    from: *const u8,
 }
 
 /// A frame as the guest put it up, copied as far as asked.
@@ -169,7 +165,7 @@ impl Content<'_> {
 /// What became of a frame for the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
-    /// It lies in the guest's buffers, or will after [`Vring::fill`].
+    /// It lies in the guest's buffers.
     Sent,
     /// The guest has not enough buffers for it at present.
     Full,
@@ -204,8 +200,6 @@ pub struct Vring {
     /// The next chains, looked up ahead of time.
     fetched: [Fetched; BATCH],
     fetched_len: usize,
-    /// How many of them are for frames for the guest.
-    placed: usize,
     /// Chains that were taken and not yet used.
     taken: u16,
     /// Buffers of chains that were walked, for the limits on them.
@@ -223,8 +217,6 @@ impl Vring {
             start: None,
             len: 0,
             head: 0,
-            frame: 0,
-            from: std::ptr::null(),
         };
         let base = Index::new(layout.base);
         let mut ring = Self {
@@ -241,7 +233,6 @@ impl Vring {
             published: base,
             fetched: [nothing; BATCH],
             fetched_len: 0,
-            placed: 0,
             taken: 0,
             walked: Cell::new(0),
         };
@@ -329,7 +320,6 @@ impl Vring {
     #[inline(always)]
     fn look_up(&mut self, limit: usize, writable: bool) -> Result<usize, Broken> {
         self.fetched_len = 0;
-        self.placed = 0;
         let count = usize::from(self.waiting()?).min(limit).min(BATCH);
         self.rings.prefetch_used(self.next_used, count as u16);
         for index in 0..count {
@@ -523,98 +513,92 @@ impl Vring {
         let _ = self.look_up(limit, true);
     }
 
-    /// Finds buffers of the guest for the frame that `content` knows by this number. To follow when all have some: [`Vring::fill`], with the same
-    /// contents, and [`Vring::publish`].
-    ///
-    /// # Errors
-    /// The ring is broken.
-    #[inline(always)]
-    pub fn give<'a>(&mut self, frame: u16, content: &impl Fn(u16) -> Content<'a>) -> Result<Given, Broken> {
-        if self.placed == self.fetched_len {
-            // More frames than buffers were looked up.
-            if self.placed > 0 {
-                self.fill(content);
-            }
-            if self.look_up(1, true)? == 0 {
-                return Ok(Given::Full);
-            }
-        }
-        let len = self.header + content(frame).len();
-        let fetched = &mut self.fetched[self.placed % BATCH];
-        // The usual buffer holds the frame whole.
-        if fetched.start.is_some() && fetched.len as usize >= len {
-            fetched.len = len as u32;
-            fetched.frame = frame;
-            self.placed += 1;
-            return Ok(Given::Sent);
-        }
-        self.fill(content);
-        self.give_in_parts(content(frame))
-    }
-
-    /// Puts frames, each behind its header, into the buffers that were found for them.
+    /// Puts frames into the guest's buffers, each behind its header, and tells `answer` what became of each, in their order. After the first for
+    /// which there is no buffer there are none for others. To follow: [`Vring::publish`].
     ///
     /// Two loops, because a store to a cache line that the guest has read waits until the guest's core has let go of it. As many as the processor can
-    /// remember wait at the same time, so that there had better be no others between them.
-    #[inline(never)]
-    pub fn fill<'a>(&mut self, content: &impl Fn(u16) -> Content<'a>) {
-        let length = self.header;
-        for fetched in &mut self.fetched[..self.placed] {
-            let Some(start) = fetched.start else { continue };
-            let Content {
-                header,
-                head,
-                payload,
-            } = content(fetched.frame);
-            let mut room = Room {
-                start,
-                left: fetched.len as usize,
-            };
-            room.write_header(header, 1, length);
-            if payload.is_none() && head.len() == room.left {
-                fetched.from = head.as_ptr();
+    /// remember wait at the same time, so that there had better be no others between them: the first loop finds each frame its buffer, the
+    /// second, in `copy_placed`, copies.
+    ///
+    /// # Errors
+    /// The ring is broken. The guest is shown none of the frames.
+    #[inline(always)]
+    pub fn give<'a, T>(
+        &mut self,
+        frames: impl IntoIterator<Item = (T, Content<'a>)>,
+        mut answer: impl FnMut(T, Given),
+    ) -> Result<(), Broken> {
+        // What is to be copied to each buffer that was looked up and has a frame.
+        let mut heads: [&[u8]; BATCH] = [&[]; BATCH];
+        let mut placed = 0;
+        let mut full = false;
+        for (frame, content) in frames {
+            if !full && placed == self.fetched_len {
+                // More frames than buffers were looked up.
+                self.copy_placed(&heads[..placed]);
+                placed = 0;
+                full = self.look_up(1, true)? == 0;
+            }
+            if full {
+                answer(frame, Given::Full);
                 continue;
             }
-            fetched.from = std::ptr::null();
-            room.write(head);
-            for slice in payload.map_or(&[][..], Payload::slices) {
-                room.write_slice(*slice);
+            self.prefetch_buffer(placed + AHEAD);
+            let len = self.header + content.len();
+            let fetched = &mut self.fetched[placed % BATCH];
+            let given = match fetched.start {
+                // The usual buffer holds the frame whole.
+                Some(start) if fetched.len as usize >= len => {
+                    fetched.len = len as u32;
+                    let mut room = Room { start, left: len };
+                    room.write_header(content.header, 1, self.header);
+                    heads[placed % BATCH] = match content.payload {
+                        None => content.head,
+                        Some(payload) => {
+                            room.write_all(content.head, payload);
+                            &[]
+                        }
+                    };
+                    placed += 1;
+                    Given::Sent
+                }
+                _ => {
+                    self.copy_placed(&heads[..placed]);
+                    placed = 0;
+                    self.give_in_parts(content)?
+                }
+            };
+            full = given == Given::Full;
+            answer(frame, given);
+        }
+        self.copy_placed(&heads[..placed]);
+        Ok(())
+    }
+
+    /// Copies the frames that are whole in their chunk into the buffers that were found for them, and uses these.
+    #[inline(never)]
+    fn copy_placed(&mut self, heads: &[&[u8]]) {
+        let fetched = &self.fetched[..heads.len()];
+        for (buffer, head) in fetched.iter().zip(heads) {
+            if let Some(start) = buffer.start {
+                // SAFETY: the buffer lies in mapped guest memory, to which no reference is made, and has room for the header and the frame, as
+                // `give` has made sure.
+                unsafe { copy_short(head.as_ptr(), start.as_ptr().add(self.header), head.len()) };
             }
         }
-        self.copy_placed();
-        let placed = &self.fetched[..self.placed];
         if self.log.is_some() {
-            for fetched in placed {
-                if let Some(start) = fetched.start {
-                    self.log_frame(start, fetched.len as usize);
+            for buffer in fetched {
+                if let Some(start) = buffer.start {
+                    self.log_frame(start, buffer.len as usize);
                 }
             }
         }
-        for index in 0..self.placed {
+        for index in 0..heads.len() {
             let Fetched { head, len, .. } = self.fetched[index];
             self.write_used(head, len);
         }
-        self.next_available = self.next_available.plus(self.placed as u16);
-        self.placed = 0;
+        self.next_available = self.next_available.plus(heads.len() as u16);
         self.fetched_len = 0;
-    }
-
-    /// Copies the frames that are whole in their chunk behind their headers.
-    #[inline(never)]
-    fn copy_placed(&self) {
-        for (index, fetched) in self.fetched[..self.placed].iter().enumerate() {
-            self.prefetch_buffer(index + AHEAD);
-            if let Some(start) = fetched.start
-                && !fetched.from.is_null()
-            {
-                // SAFETY: the buffer lies in mapped guest memory and has room for the header and the frame, as `give` has made sure; `len` says how much
-                // both are. `from` is the frame's octets, as many as `fill` has checked, which it borrows meanwhile.
-                unsafe {
-                    let to = start.as_ptr().add(self.header);
-                    copy_short(fetched.from, to, fetched.len as usize - self.header);
-                }
-            }
-        }
     }
 
     /// A frame for a buffer of several parts, or for several buffers.
@@ -628,7 +612,6 @@ impl Vring {
         let len = self.header + content.len();
         // What was looked up does not say what is in a chain, and its number of chains is not known yet.
         self.fetched_len = 0;
-        self.placed = 0;
         if self.walked.get() > PATIENCE {
             return Ok(Given::Full);
         }

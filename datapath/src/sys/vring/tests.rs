@@ -118,19 +118,23 @@ proptest! {
             at += rest.len() as u64;
             payloads.push((payload, rest));
         }
-        let content = |frame: u16| Content {
+        let content = |frame: usize| Content {
             header: HEADER_OF_AA,
-            head: &heads[usize::from(frame)],
-            payload: Some(&payloads[usize::from(frame)].0).filter(|payload| !payload.is_empty()),
+            head: &heads[frame],
+            payload: Some(&payloads[frame].0).filter(|payload| !payload.is_empty()),
         };
         ring.prefetch(known);
-        let given: Vec<Given> = (0..frames.len() as u16)
-            .map(|frame| ring.give(frame, &content).unwrap())
-            .collect();
-        ring.fill(&content);
+        let mut given = Vec::new();
+        let contents = (0..frames.len()).map(|frame| (frame, content(frame)));
+        ring.give(contents, |frame, answer| {
+            assert_eq!(frame, given.len(), "answers are in order");
+            given.push(answer);
+        })
+        .unwrap();
         prop_assert_eq!(driver.take_used(), vec![]);
         ring.publish();
         let mut used: std::collections::VecDeque<_> = driver.take_used().into();
+        let mut full = false;
         for (given, (head, (_, rest))) in given.into_iter().zip(heads.iter().zip(&payloads)) {
             let len = HEADER + head.len() + rest.len();
             // The obvious way: take buffers until it fits.
@@ -142,12 +146,14 @@ proptest! {
             }).count();
             let enough = offered.iter().take(needed).flat_map(|(_, places)| places).map(|(_, len)| len).sum::<usize>() >= len;
             let expected = match (enough, needed) {
+                _ if full => Given::Full,
                 (true, 1) => Given::Sent,
                 (_, _) if !mergeable && !offered.is_empty() => Given::TooLong,
                 (true, _) => Given::Sent,
                 (false, _) => Given::Full,
             };
             prop_assert_eq!(given, expected);
+            full = given == Given::Full;
             if given != Given::Sent {
                 continue;
             }
@@ -200,10 +206,11 @@ proptest! {
             ring.use_taken();
         }
         ring.prefetch(BATCH);
-        for _ in 0..10 {
-            let _ = ring.give(0, &|_| Content { header: HEADER_OF_AA, head: &bytes, payload: None });
+        let content = Content { header: HEADER_OF_AA, head: &bytes, payload: None };
+        let mut answers = 0;
+        if ring.give([((), content); 10], |(), _| answers += 1).is_ok() {
+            prop_assert_eq!(answers, 10);
         }
-        ring.fill(&|_| Content { header: HEADER_OF_AA, head: &bytes, payload: None });
         ring.publish();
         let _ = ring.arm();
     }

@@ -1,0 +1,112 @@
+//! The frames of one port that are decided about one after the other: what they have in common is found once.
+//!
+//! It decides nothing of its own: what [`Batch::forward`] answers, [`crate::pipeline::forward`] would have answered.
+
+use crate::fast_path;
+use crate::frame::{FrameView, Hop};
+use crate::id::PortId;
+use crate::pipeline::{ETHERNET, Mode, Observer, addresses, forward_whole, is_tag};
+use crate::snapshot::{Compiled, Snapshot};
+use crate::time::Timestamp;
+use crate::verdict::DropReason;
+
+/// Octets of an Ethernet header up to the TCI of its outer tag.
+const TAGGED: usize = 16;
+
+/// Frames of one port, by one snapshot and at one time.
+///
+/// Frames come in trains, from one station to another. One with the Ethernet header of the frame before goes where that went, if that one was usual: known
+/// stations, nothing to learn. What another thread changes in the MAC table meanwhile, the next train sees, or the next batch.
+pub struct Batch<'a> {
+    snapshot: &'a Snapshot,
+    now: Timestamp,
+    port: PortId,
+    from: Option<&'a Compiled>,
+    /// Where the frame before goes.
+    hops: &'a mut Vec<Hop>,
+    /// The Ethernet header of the frame before, if the next one may follow it.
+    before: Option<Ends>,
+}
+
+impl<'a> Batch<'a> {
+    /// Frames of `port`. With room in `hops` for every port of the snapshot nothing is allocated.
+    #[inline]
+    pub fn new(snapshot: &'a Snapshot, now: Timestamp, port: PortId, hops: &'a mut Vec<Hop>) -> Self {
+        Self {
+            snapshot,
+            now,
+            port,
+            from: snapshot.compiled(port),
+            hops,
+            before: None,
+        }
+    }
+
+    /// Where the frame before goes: as [`crate::pipeline::forward`] leaves it.
+    #[inline(always)]
+    pub fn hops(&self) -> &[Hop] {
+        self.hops
+    }
+
+    /// Tells `bring` the addresses of what the decisions will look up first, if these are many: when they are fetched all at once, no decision waits
+    /// for memory of its own.
+    #[inline]
+    pub fn look_ahead<'b>(&self, headers: impl Iterator<Item = &'b [u8]>, bring: impl Fn(*const u8)) {
+        let Some(from) = self.from else { return };
+        let fdb = &from.switch.fdb;
+        if !fdb.is_large() {
+            return;
+        }
+        for ethernet in headers.filter_map(<[u8]>::first_chunk::<TAGGED>) {
+            let vid = match ethernet {
+                [.., high, low] if is_tag(ethernet.first_chunk().expect("it is shorter")) => {
+                    u16::from_be_bytes([*high, *low]) & 0x0fff
+                }
+                _ => from.untagged,
+            };
+            let (destination, source) = addresses(ethernet.first_chunk().expect("it is shorter"));
+            for address in fdb.addresses(vid, source, destination) {
+                bring(address);
+            }
+        }
+    }
+
+    /// Decides about the next frame, which is real and comes from the batch's port.
+    ///
+    /// # Errors
+    /// It goes nowhere.
+    #[inline(always)]
+    pub fn forward<O: Observer>(
+        &mut self,
+        frame: &FrameView<'_>,
+        observer: &mut O,
+    ) -> Result<(), DropReason> {
+        const { assert!(!O::LOOKS, "the steps of a usual frame are not told") }
+        debug_assert_eq!(frame.port, self.port);
+        let ethernet = frame.header.first_chunk();
+        let ends = ethernet.map(Ends::of);
+        let fits = self.from.is_some_and(|from| frame.len <= from.longest as usize);
+        if fits && ends.is_some() && ends == self.before {
+            return Ok(());
+        }
+        self.before = None;
+        if fast_path::forward(self.snapshot, self.now, frame, self.hops) {
+            // Of a tag, an Ethernet header has the beginning only.
+            self.before = ends.filter(|_| !ethernet.is_some_and(is_tag));
+            return Ok(());
+        }
+        forward_whole(self.snapshot, self.now, frame, Mode::Live, self.hops, observer)
+    }
+}
+
+/// An Ethernet header, as two numbers that are compared faster than octets are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Ends(u64, u64);
+
+impl Ends {
+    #[inline(always)]
+    fn of(ethernet: &[u8; ETHERNET]) -> Self {
+        let at = |at: usize| *ethernet[at..].first_chunk().expect("the header is longer");
+        Self(u64::from_ne_bytes(at(0)), u64::from_ne_bytes(at(ETHERNET - 8)))
+    }
+}
