@@ -157,15 +157,14 @@ impl Monitor {
     }
 
     async fn list(&self) -> Result<Change, LinkError> {
-        let links: Vec<LinkMessage> = self
-            .handle
-            .link()
-            .get()
-            .execute()
+        // One by one: a message takes kilobytes, and a host may have thousands of netdevs.
+        let messages = self.handle.link().get().execute();
+        let links: Vec<Link> = messages
+            .try_filter_map(async |message| Ok(Link::from_message(&message)))
             .try_collect()
             .await
             .map_err(LinkError::List)?;
-        Ok(Change::All(links.iter().filter_map(Link::from_message).collect()))
+        Ok(Change::All(links))
     }
 
     /// The next changes, as many as there are at once; none when the socket is gone. After an error the table is stale,

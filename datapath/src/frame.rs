@@ -1,5 +1,7 @@
 //! A frame that the switch holds: one chunk, where the frame lies in it, and what travels with it.
 
+use std::ops::Range;
+
 use switch_core::frame::FrameView;
 use switch_core::id::PortId;
 use switch_core::offload::Offload;
@@ -28,9 +30,10 @@ pub(crate) fn weight(len: usize, size: usize) -> usize {
 /// A frame in a chunk, whole or the front of it.
 pub struct Frame {
     chunk: Chunk,
-    start: usize,
+    // In 32 bits, so that a frame is as long as a cache line.
+    start: u32,
     /// Octets in the chunk.
-    len: usize,
+    held: u32,
     /// What lies outside of the chunk.
     payload: Option<Box<Payload>>,
     /// Checksum and segmentation state, offsets counted from the frame's present start.
@@ -49,8 +52,8 @@ impl Frame {
         let len = len.min(chunk.len() - start);
         Self {
             chunk,
-            start,
-            len,
+            start: start as u32,
+            held: len as u32,
             payload: None,
             offload: Offload::default(),
             fault: None,
@@ -66,15 +69,15 @@ impl Frame {
         } else {
             pool.take()
         }?;
-        let end = HEADROOM + self.len;
+        let end = HEADROOM + self.held as usize;
         chunk[HEADROOM..end].copy_from_slice(self.bytes());
         let rest = self
             .payload()
             .map_or(0, |payload| payload.copy_to(&mut chunk[end..]));
         Some(Self {
             chunk,
-            start: HEADROOM,
-            len: self.len + rest,
+            start: HEADROOM as u32,
+            held: self.held + rest as u32,
             payload: None,
             offload: self.offload,
             fault: self.fault,
@@ -130,31 +133,39 @@ impl Frame {
             pool.give(chunk);
             return true;
         };
-        let head = HEADROOM + self.len;
+        let head = HEADROOM + self.held as usize;
         chunk[HEADROOM..head].copy_from_slice(self.bytes());
-        self.len += payload.copy_to(&mut chunk[head..]);
-        self.start = HEADROOM;
+        self.held += payload.copy_to(&mut chunk[head..]) as u32;
+        self.start = HEADROOM as u32;
         pool.give(std::mem::replace(&mut self.chunk, chunk));
         pool.give_payload(payload);
         true
     }
 
+    /// Where in the chunk it lies.
+    #[inline(always)]
+    fn place(&self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start + self.held as usize
+    }
+
     /// The frame, from its destination address on; the front of it, at least its headers, if it has not been gathered.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        &self.chunk[self.start..self.start + self.len]
+        &self.chunk[self.place()]
     }
 
     /// The frame, to be changed in place.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.chunk[self.start..self.start + self.len]
+        let place = self.place();
+        &mut self.chunk[place]
     }
 
     /// Octets of the whole frame.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len + self.payload.as_ref().map_or(0, |payload| payload.len())
+        self.held as usize + self.payload.as_ref().map_or(0, |payload| payload.len())
     }
 
     /// What the frame adds to its batch, in octets: a super-frame counts as much as the work of cutting it.
@@ -184,21 +195,23 @@ impl Frame {
     /// The frame with `header` written into the headroom right before it, for devices that want one.
     #[inline]
     pub fn with_header<const N: usize>(&mut self, header: &[u8; N]) -> &[u8] {
-        let start = self.start - N;
-        self.chunk[start..self.start].copy_from_slice(header);
-        &self.chunk[start..self.start + self.len]
+        let Range { start, end } = self.place();
+        self.chunk[start - N..start].copy_from_slice(header);
+        &self.chunk[start - N..end]
     }
 
     /// The `N` octets right before the frame and the frame, as [`Frame::with_header`] left them.
     #[inline]
     pub fn behind_header<const N: usize>(&self) -> &[u8] {
-        &self.chunk[self.start - N..self.start + self.len]
+        let Range { start, end } = self.place();
+        &self.chunk[start - N..end]
     }
 
     /// The `len` octets right before the frame, where a device has put its header.
     #[inline]
     pub(crate) fn in_front(&self, len: usize) -> &[u8] {
-        &self.chunk[self.start - len..self.start]
+        let Range { start, .. } = self.place();
+        &self.chunk[start - len..start]
     }
 
     /// Says that the frame's outer four octets after the addresses are a tag that the switch may take off.
@@ -210,7 +223,7 @@ impl Frame {
 
     /// Puts a tag that came beside the frame back into it, as a wire would carry it.
     pub fn insert_tag(&mut self, tag: [u8; Tag::LEN]) {
-        if self.len < ADDRESSES || self.start < Tag::LEN {
+        if (self.held as usize) < ADDRESSES || (self.start as usize) < Tag::LEN {
             return;
         }
         self.push(tag);
@@ -237,8 +250,8 @@ impl Frame {
             (None, Some(tag)) => self.push(tag.to_bytes()),
             (Some(_), None) => {
                 self.bytes_mut().copy_within(..ADDRESSES, Tag::LEN);
-                self.start += Tag::LEN;
-                self.len -= Tag::LEN;
+                self.start += Tag::LEN as u32;
+                self.held -= Tag::LEN as u32;
                 self.offload.shift(-(Tag::LEN as i16));
             }
             (None, None) => {}
@@ -248,13 +261,14 @@ impl Frame {
 
     /// Does the checksum that the sender left undone.
     pub fn finish_checksum(&mut self) {
-        let bytes = &mut self.chunk[self.start..self.start + self.len];
+        let place = self.place();
+        let bytes = &mut self.chunk[place];
         crate::offload::finish_checksum(bytes, &mut self.offload);
     }
 
     fn push(&mut self, tag: [u8; Tag::LEN]) {
-        self.start -= Tag::LEN;
-        self.len += Tag::LEN;
+        self.start -= Tag::LEN as u32;
+        self.held += Tag::LEN as u32;
         let bytes = self.bytes_mut();
         bytes.copy_within(Tag::LEN..Tag::LEN + ADDRESSES, 0);
         bytes[ADDRESSES..ADDRESSES + Tag::LEN].copy_from_slice(&tag);
@@ -263,11 +277,11 @@ impl Frame {
 
     /// Adds octets at the end. False, and nothing is added, if the chunk has no room for them.
     pub(crate) fn append(&mut self, octets: &[u8]) -> bool {
-        let end = self.start + self.len;
+        let Range { end, .. } = self.place();
         match self.chunk.get_mut(end..end + octets.len()) {
             Some(room) => {
                 room.copy_from_slice(octets);
-                self.len += octets.len();
+                self.held += octets.len() as u32;
                 true
             }
             None => false,
@@ -284,12 +298,13 @@ impl Frame {
     /// lies in it. What is left keeps the frame's length and destination, for the counters; all else is lost.
     #[inline]
     pub(crate) fn exchange(&mut self, mut other: Chunk) -> (Chunk, usize, usize) {
-        if let Some(destination) = self.chunk.get(self.start..self.start + DESTINATION)
-            && let Some(place) = other.get_mut(self.start..self.start + DESTINATION)
+        let Range { start, end } = self.place();
+        if let Some(destination) = self.chunk.get(start..start + DESTINATION)
+            && let Some(place) = other.get_mut(start..start + DESTINATION)
         {
             place.copy_from_slice(destination);
         }
-        (std::mem::replace(&mut self.chunk, other), self.start, self.len)
+        (std::mem::replace(&mut self.chunk, other), start, end - start)
     }
 
     /// Gives the chunk back.
@@ -407,3 +422,4 @@ mod tests {
         assert_eq!(&frame.behind_header::<10>()[10..], TAGGED);
     }
 }
+const _: () = assert!(size_of::<Frame>() == 64);

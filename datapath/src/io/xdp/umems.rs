@@ -171,15 +171,17 @@ impl Region {
     ) -> (Socket, Holdings) {
         state.sockets.push(socket.share());
         let rest = state.free.len() - SHARE;
-        let mut spare = state.free.split_off(rest);
         let mut lent = Lent::new(Arc::clone(&self.umem));
-        for chunk in spare.drain(TRANSMIT as usize..) {
+        for chunk in state.free.drain(rest..rest + RECEIVE as usize) {
             // The region is the chunk's own, and the ring has room for this many.
             if let Ok(address) = lent.lend(chunk) {
                 socket.fill.push(address);
             }
         }
         socket.fill.submit();
+        let spare = state.free.split_off(rest);
+        // As a rule nothing comes back for as long as the switch runs.
+        state.free.shrink_to_fit();
         let holdings = Holdings {
             lent,
             spare,
