@@ -6,13 +6,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use switch_core::addr::MacAddr;
+use switch_core::batch::Batch;
 use switch_core::fdb::{Fdb, Filter, Kind, Learnt};
+use switch_core::frame::FrameView;
+use switch_core::offload::Offload;
+use switch_core::pipeline::{Mode, Silent, forward};
 use switch_core::snapshot::{MacLimit, Overflow};
 use switch_core::time::Timestamp;
+use switch_core::vlan::VlanPolicy;
 
 use common::random::play;
 use common::twin::SlowFdb;
-use common::{AGEING, id, mac, vid};
+use common::{AGEING, Bench, frame, id, mac, port, tagged, trunk, vid};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 800, failure_persistence: None, ..ProptestConfig::default() })]
@@ -21,6 +27,76 @@ proptest! {
     #[test]
     fn pipeline_is_its_twin(octets in proptest::collection::vec(any::<u8>(), 40..1200)) {
         play(&octets);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    destination: u64,
+    source: u64,
+    /// TCI of its tag.
+    tag: Option<u16>,
+    len: usize,
+}
+
+fn sent() -> impl Strategy<Value = Sent> {
+    const STATIONS: [u64; 6] = [1, 2, 3, 9, 1 << 24 | 1, 1 << 32 | 1];
+    (
+        prop_oneof![4 => prop::sample::select(&STATIONS[..]), 1 => Just(0xffff_ffff_ffff)],
+        prop::sample::select(vec![1, 1 << 24 | 1, 1 << 32 | 1, 0xfd]),
+        prop::option::weighted(0.4, prop::sample::select(vec![5, 7, 0x2007, 8])),
+        prop::sample::select(vec![60, 1514, 1515]),
+    )
+        .prop_map(|(destination, source, tag, len)| Sent {
+            destination,
+            source,
+            tag,
+            len,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A frame of a batch goes where it would have gone alone, whatever came before it.
+    #[test]
+    fn a_frame_of_a_batch_is_one_alone(frames in prop::collection::vec((sent(), 1..4_usize), 1..20)) {
+        let mut ports: Vec<_> = (1..=3).map(port).collect();
+        for at in [0, 2] {
+            ports[at].vlan = trunk(&[5, 7], Some(5));
+        }
+        ports[1].vlan = VlanPolicy::Access(vid(5));
+        let mut bench = Bench::new(ports);
+        // All are known but 9 and 0xfd.
+        for source in [1, 1 << 24 | 1, 1 << 32 | 1] {
+            for tci in [5, 7] {
+                let _ = bench.run(1, &tagged(&frame(MacAddr::BROADCAST, mac(source)), 0x8100, tci));
+            }
+        }
+        let _ = bench.run(2, &frame(MacAddr::BROADCAST, mac(2)));
+        let _ = bench.run(3, &frame(MacAddr::BROADCAST, mac(3)));
+        let _ = bench.run(3, &tagged(&frame(MacAddr::BROADCAST, mac(3)), 0x8100, 7));
+        let mut hops = Vec::new();
+        let mut batch = Batch::new(&bench.snapshot, bench.now, id(1), &mut hops);
+        for (sent, times) in frames {
+            let mut octets = frame(MacAddr::from_u64(sent.destination | 0x0200_0000_0000), mac(sent.source));
+            octets.resize(sent.len, 0);
+            if let Some(tci) = sent.tag {
+                octets = tagged(&octets, 0x8100, tci);
+            }
+            let view = FrameView {
+                port: id(1),
+                header: &octets[..FrameView::HEADER_LEN.min(octets.len())],
+                len: octets.len(),
+                offload: Offload::default(),
+            };
+            for _ in 0..times {
+                let mut alone = Vec::new();
+                let expected = forward(&bench.snapshot, bench.now, &view, Mode::Dry, &mut alone, &mut Silent);
+                prop_assert_eq!(batch.forward(&view, &mut Silent), expected);
+                prop_assert_eq!(batch.hops(), &alone[..], "{:?}", sent);
+            }
+        }
     }
 }
 

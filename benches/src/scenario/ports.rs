@@ -171,6 +171,8 @@ fn clean() -> Result<()> {
     // Both fail only where nothing was made.
     let _ = host::sh("ip netns del ports");
     let last = PORTS - 1;
-    let _ = host::sh(&format!("seq 0 {last} | sed 's/^/link del t/' | ip -force -batch - 2>&1"));
+    let _ = host::sh(&format!(
+        "seq 0 {last} | sed 's/^/link del t/' | ip -force -batch - 2>&1"
+    ));
     host::check_interrupted()
 }

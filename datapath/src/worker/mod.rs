@@ -133,6 +133,8 @@ pub(crate) struct Worker {
     hot: Vec<usize>,
     /// Slots of queues that are asked in every round, each once.
     awake: Vec<usize>,
+    /// Slots of queues that are still to be listened to.
+    unheard: Vec<usize>,
     /// Second in which kernel drops were last asked for.
     drops_asked: u64,
 }
@@ -160,6 +162,7 @@ impl Worker {
             scratch: Scratch::default(),
             hot: Vec::with_capacity(READY),
             awake: Vec::new(),
+            unheard: Vec::new(),
             drops_asked: 0,
         })
     }
@@ -188,8 +191,11 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let own = &shared.workers[self.index];
         loop {
-            let look_on =
-                last_work.elapsed() < SPIN || self.lay_all() || !self.lanes.fall_asleep(&own.sleeping);
+            self.listen_to_some();
+            let look_on = last_work.elapsed() < SPIN
+                || !self.unheard.is_empty()
+                || self.lay_all()
+                || !self.lanes.fall_asleep(&own.sleeping);
             let timeout = look_on.then_some(Duration::ZERO);
             if !look_on {
                 // Also of a port whose frames all find the kernel full, so that there is never work.

@@ -27,6 +27,9 @@ use crate::frame::Frame;
 use crate::io::{BATCH, Queue};
 use crate::stats::{PortCounters, QueueCounters};
 
+/// New queues that are listened to before frames of others have their turn: each takes a system call of some microseconds.
+const HEARD_AT_ONCE: usize = 16;
+
 /// A queue on its way to the worker that is to own it.
 pub(crate) struct Arrival {
     /// Which of the port's queues.
@@ -334,34 +337,42 @@ impl Worker {
         }
     }
 
-    /// Waits for the ports that the snapshot has, and for no others: what they receive stays with the kernel.
-    ///
-    /// Each new one is looked at as if it had shown that it is ready: one that sleeps until its other side tells of frames may come from
-    /// another worker that kept it awake, or have frames that were told of while nobody listened.
+    /// Waits for the ports that the snapshot has, and for no others: what they receive stays with the kernel. For new ones
+    /// [`Worker::listen_to_some`] does it bit by bit.
     fn listen(&mut self) {
-        let (mut fresh, mut failed) = (Vec::new(), Vec::new());
+        self.unheard.clear();
         for (slot, attached) in self.queues.iter_mut().enumerate() {
             let Some(attached) = attached else { continue };
-            let port = attached.port;
-            let wanted = self.snapshot.port(port).is_some() && !attached.failed;
+            let wanted = self.snapshot.port(attached.port).is_some() && !attached.failed;
             if wanted && !attached.listening {
-                match self.poller.add(attached.queue.readiness(), slot as u64) {
-                    Ok(()) => {
-                        attached.listening = true;
-                        fresh.push(slot);
-                    }
-                    Err(error) => failed.push((slot, error)),
-                }
+                self.unheard.push(slot);
             } else if !wanted && attached.listening {
                 self.poller.remove(attached.queue.readiness());
                 attached.listening = false;
             }
         }
-        for slot in fresh {
-            self.wake(slot);
-        }
-        for (slot, error) in failed {
-            self.fail(slot, &error);
+    }
+
+    /// Waits for some of the new ports, so few that traffic does not wait for it.
+    ///
+    /// Each is looked at as if it had shown that it is ready: one that sleeps until its other side tells of frames may come from
+    /// another worker that kept it awake, or have frames that were told of while nobody listened.
+    pub(super) fn listen_to_some(&mut self) {
+        let rest = self.unheard.len().saturating_sub(HEARD_AT_ONCE);
+        for slot in self.unheard.split_off(rest) {
+            let Some(Some(attached)) = self.queues.get_mut(slot) else {
+                continue;
+            };
+            if attached.listening || attached.failed {
+                continue;
+            }
+            match self.poller.add(attached.queue.readiness(), slot as u64) {
+                Ok(()) => {
+                    attached.listening = true;
+                    self.wake(slot);
+                }
+                Err(error) => self.fail(slot, &error),
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switch_core::addr::MacAddr;
+use switch_core::batch::Batch;
 use switch_core::fdb::{Fdb, Filter};
 use switch_core::frame::{FrameView, Hop};
 use switch_core::id::{PortId, SwitchId};
@@ -20,7 +21,7 @@ use switch_core::verdict::DropReason;
 use switch_core::vid::{Tag, Tpid, Vid};
 use switch_core::vlan::{VlanPolicy, VlanSet};
 
-use super::twin::SlowSwitch;
+use super::twin::{SlowHop, SlowSwitch};
 use super::{AGEING, id, mac, vid};
 
 /// Octets to be used up as decisions; zeros once they are.
@@ -163,7 +164,6 @@ pub struct World {
     pub slow: SlowSwitch,
     pub now: Timestamp,
     hops: Vec<Hop>,
-    steps: Vec<Step>,
     buffer: Vec<u8>,
     /// Every change of the fast one is made to the slow one, and they are compared.
     compare: bool,
@@ -224,7 +224,6 @@ impl World {
             snapshot: Snapshot::new(1, switches, ports),
             now: Timestamp::from_secs(1000),
             hops: Vec::with_capacity(MOST_PORTS),
-            steps: Vec::new(),
             buffer: Vec::with_capacity(2048),
             compare,
         }
@@ -264,6 +263,7 @@ impl World {
                     self.slow.fdbs[at].insert_static(vid, mac, port);
                 }
             }
+            0xf7..=0xff => self.train(choices, tally),
             kind => self.frame(kind, choices, tally),
         }
     }
@@ -301,37 +301,10 @@ impl World {
 
     /// Sends one frame through both, checks what must hold for any frame, and compares.
     pub fn send(&mut self, from: PortId, frame: &[u8], offload: Offload, tally: &mut Tally) {
-        let view = FrameView {
-            port: from,
-            header: &frame[..frame.len().min(FrameView::HEADER_LEN)],
-            len: frame.len(),
-            offload,
-        };
-        let expected = self.compare.then(|| {
-            // A trace before must foretell what happens, and leave no trace.
-            self.steps.clear();
-            let dry = forward(
-                &self.snapshot,
-                self.now,
-                &view,
-                Mode::Dry,
-                &mut self.hops,
-                &mut self.steps,
-            );
-            let dry_hops = sorted(&self.hops);
-            let told: Vec<Hop> = self
-                .steps
-                .iter()
-                .filter_map(|step| match step {
-                    Step::Hop(hop) => Some(*hop),
-                    _ => None,
-                })
-                .collect();
-            assert_eq!(sorted(&told), dry_hops, "the observer is told of every hop");
-            let slow = self.slow.forward(self.now, from, frame, offload);
-            assert_eq!(dry.map(|()| dry_hops), slow, "dry, {:?}", self.steps);
-            slow
-        });
+        let view = view(from, frame, offload);
+        let expected = self
+            .compare
+            .then(|| foretell(&self.snapshot, &mut self.slow, self.now, &view, frame));
         let live = forward(
             &self.snapshot,
             self.now,
@@ -340,35 +313,42 @@ impl World {
             &mut self.hops,
             &mut Silent,
         );
-        if let Some(expected) = expected {
-            assert_eq!(live.map(|()| sorted(&self.hops)), expected);
-        }
-        tally.frames += 1;
-        tally.hops += self.hops.len() as u64;
-        match live {
-            Ok(()) => {
-                assert!(!self.hops.is_empty());
-                tally.copies += self.hops.len() as u64 - 1;
+        check(&self.snapshot, from, live, &self.hops, expected, tally);
+    }
+
+    /// Sends frames of one port as one batch, of which some follow the one before.
+    fn train(&mut self, choices: &mut Choices<'_>, tally: &mut Tally) {
+        let from = some_port(choices);
+        let mtu = self
+            .snapshot
+            .port(from)
+            .map_or(1500, |port| usize::from(self.snapshot.switch(port.switch).mtu));
+        let mut batch = Batch::new(&self.snapshot, self.now, from, &mut self.hops);
+        let mut frame = Vec::new();
+        write_frame(&mut frame, choices, from, mtu);
+        for _ in 0..2 + choices.below(4) {
+            let offload = some_offload(choices, frame.len());
+            let view = view(from, &frame, offload);
+            let expected = self
+                .compare
+                .then(|| foretell(&self.snapshot, &mut self.slow, self.now, &view, &frame));
+            let live = batch.forward(&view, &mut Silent);
+            check(&self.snapshot, from, live, batch.hops(), expected, tally);
+            match choices.below(4) {
+                // The same header, and more or less behind it.
+                0 => {
+                    let len = 8 * usize::from(choices.octet());
+                    frame.resize(len, 0);
+                }
+                1 => write_frame(&mut frame, choices, from, mtu),
+                2 => {
+                    let at = choices.below(14);
+                    if let Some(octet) = frame.get_mut(at) {
+                        *octet = choices.octet();
+                    }
+                }
+                _ => {}
             }
-            Err(reason) => {
-                assert!(self.hops.is_empty());
-                tally.drops[reason.index()] += 1;
-            }
-        }
-        let switch = self.snapshot.port(from).map(|port| port.switch);
-        for (at, hop) in self.hops.iter().enumerate() {
-            assert_ne!(hop.port, from, "never back");
-            assert!(
-                self.hops[..at].iter().all(|other| other.port != hop.port),
-                "no port twice"
-            );
-            let to = self
-                .snapshot
-                .port(hop.port)
-                .expect("hops are ports of the snapshot");
-            assert!(to.up && to.enabled && Some(to.switch) == switch);
-            let trunk = matches!(to.vlan, VlanPolicy::Trunk { .. });
-            assert!(trunk || hop.tag.is_none(), "only trunks are given tags");
         }
     }
 
@@ -397,7 +377,81 @@ impl World {
     }
 }
 
-fn sorted(hops: &[Hop]) -> BTreeSet<super::twin::SlowHop> {
+/// Where a frame goes, or why it goes nowhere.
+type Verdict = Result<BTreeSet<SlowHop>, DropReason>;
+
+fn view(from: PortId, frame: &[u8], offload: Offload) -> FrameView<'_> {
+    FrameView {
+        port: from,
+        header: &frame[..frame.len().min(FrameView::HEADER_LEN)],
+        len: frame.len(),
+        offload,
+    }
+}
+
+/// What will become of a frame: by the twin, and by a trace, which foretells it and leaves no trace itself.
+fn foretell(
+    snapshot: &Snapshot,
+    slow: &mut SlowSwitch,
+    now: Timestamp,
+    view: &FrameView<'_>,
+    frame: &[u8],
+) -> Verdict {
+    let (mut hops, mut steps) = (Vec::new(), Vec::new());
+    let dry = forward(snapshot, now, view, Mode::Dry, &mut hops, &mut steps);
+    let dry_hops = sorted(&hops);
+    let told: Vec<Hop> = steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Hop(hop) => Some(*hop),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sorted(&told), dry_hops, "the observer is told of every hop");
+    let slow = slow.forward(now, view.port, frame, view.offload);
+    assert_eq!(dry.map(|()| dry_hops), slow, "dry, {steps:?}");
+    slow
+}
+
+/// Checks what must hold for any frame, compares, and counts.
+fn check(
+    snapshot: &Snapshot,
+    from: PortId,
+    live: Result<(), DropReason>,
+    hops: &[Hop],
+    expected: Option<Verdict>,
+    tally: &mut Tally,
+) {
+    if let Some(expected) = expected {
+        assert_eq!(live.map(|()| sorted(hops)), expected);
+    }
+    tally.frames += 1;
+    tally.hops += hops.len() as u64;
+    match live {
+        Ok(()) => {
+            assert!(!hops.is_empty());
+            tally.copies += hops.len() as u64 - 1;
+        }
+        Err(reason) => {
+            assert!(hops.is_empty());
+            tally.drops[reason.index()] += 1;
+        }
+    }
+    let switch = snapshot.port(from).map(|port| port.switch);
+    for (at, hop) in hops.iter().enumerate() {
+        assert_ne!(hop.port, from, "never back");
+        assert!(
+            hops[..at].iter().all(|other| other.port != hop.port),
+            "no port twice"
+        );
+        let to = snapshot.port(hop.port).expect("hops are ports of the snapshot");
+        assert!(to.up && to.enabled && Some(to.switch) == switch);
+        let trunk = matches!(to.vlan, VlanPolicy::Trunk { .. });
+        assert!(trunk || hop.tag.is_none(), "only trunks are given tags");
+    }
+}
+
+fn sorted(hops: &[Hop]) -> BTreeSet<SlowHop> {
     hops.iter()
         .map(|hop| (hop.port, hop.tag.map(Tag::to_bytes)))
         .collect()
