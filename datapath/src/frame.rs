@@ -30,7 +30,7 @@ pub(crate) fn weight(len: usize, size: usize) -> usize {
 /// A frame in a chunk, whole or the front of it.
 pub struct Frame {
     chunk: Chunk,
-    // In 32 bits, so that a frame is as long as a cache line.
+    // In 32 bits, so that a frame is no longer than 64 octets.
     start: u32,
     /// Octets in the chunk.
     held: u32,
@@ -44,6 +44,8 @@ pub struct Frame {
     /// The worker whose pool the chunk belongs to, if that is not the one that has the frame.
     home: Option<u16>,
 }
+
+const _: () = assert!(size_of::<Frame>() <= 64, "a frame is moved about a lot");
 
 impl Frame {
     /// The `len` octets of `chunk` from `start` on, cut at the chunk's end. No tag is taken for one yet.
@@ -422,4 +424,3 @@ mod tests {
         assert_eq!(&frame.behind_header::<10>()[10..], TAGGED);
     }
 }
-const _: () = assert!(size_of::<Frame>() == 64);

@@ -371,6 +371,37 @@ fn a_panic_of_the_sending_worker_gives_the_buffers_back() {
     assert_eq!(datapath.worker_stats()[0].restarts, 0);
 }
 
+/// A worker listens to new queues a few at a time; who asked for them has them all afterwards.
+#[test]
+fn many_ports_at_once_are_all_heard() {
+    let datapath = start_workers(1);
+    for ports in [2, 15, 16, 17, 32, 100] {
+        let mut outsides: Vec<Outside> = Vec::new();
+        for number in 0..ports {
+            let (queues, outside) = channel_queues(1);
+            datapath.attach(id(number), queues);
+            outsides.push(outside);
+        }
+        publish(&datapath, ports);
+        // Some go, and their slots to others, that come while the rest is perhaps still to be heard.
+        let gone: Vec<_> = (0..ports).step_by(3).map(id).collect();
+        gone.into_iter().for_each(|port| datapath.detach(port));
+        for number in (0..ports).step_by(3) {
+            let (queues, outside) = channel_queues(1);
+            datapath.attach(id(number), queues);
+            outsides[usize::from(number)] = outside;
+        }
+        for number in 1..ports {
+            let source = number as u8;
+            outsides[usize::from(number)].send(0, [frame(0xff, source)]);
+            while outsides[0].next().1[11] != source {}
+        }
+        let all: Vec<_> = (0..ports).map(id).collect();
+        all.into_iter().for_each(|port| datapath.detach(port));
+        assert_eq!(datapath.worker_stats()[0].restarts, 0, "{ports} ports");
+    }
+}
+
 #[test]
 fn ports_come_and_go_while_others_work() {
     let datapath = start_workers(2);

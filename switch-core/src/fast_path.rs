@@ -1,6 +1,8 @@
 //! The usual frame, decided in one go: unicast between two known stations whose ports' policies have nothing to object to,
 //! without a tag or with the one that trunks give.
 //!
+//! What is usual depends on the Ethernet header, the length and what the switch knows, and on nothing else: [`crate::decisions`] counts on that.
+//!
 //! It says nothing of its own: whatever it sends, [`crate::pipeline::forward`] would have sent so without it, and whatever
 //! it does not send goes the whole way there. Every check here answers "usual" or "look closer", so that nothing has to be
 //! kept for later; that is what makes it short. The property tests run each frame dry, which goes the whole way, and live,

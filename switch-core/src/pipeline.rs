@@ -1,6 +1,6 @@
 //! The way of a frame, whole, in one function: [`forward`].
 //!
-//! Speed: a frame costs one lookup of its source, one of its destination, and for a flood one step per port of its VLAN.
+//! Speed: a frame costs one lookup of its source, one of its destination (the frames of a train together, [`crate::decisions`]), and for a flood one step per port of its VLAN.
 //! Nothing is allocated, no lock is waited for, and nothing shared is written except the coarse time of a MAC entry and
 //! what really changes (a new or moved address, a guest's new MAC).
 //!

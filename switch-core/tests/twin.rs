@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use switch_core::addr::MacAddr;
-use switch_core::batch::Batch;
+use switch_core::decisions::Decisions;
 use switch_core::fdb::{Fdb, Filter, Kind, Learnt};
 use switch_core::frame::FrameView;
 use switch_core::offload::Offload;
@@ -77,7 +77,7 @@ proptest! {
         let _ = bench.run(3, &frame(MacAddr::BROADCAST, mac(3)));
         let _ = bench.run(3, &tagged(&frame(MacAddr::BROADCAST, mac(3)), 0x8100, 7));
         let mut hops = Vec::new();
-        let mut batch = Batch::new(&bench.snapshot, bench.now, id(1), &mut hops);
+        let mut decisions = Decisions::new(&bench.snapshot, bench.now, id(1), &mut hops);
         for (sent, times) in frames {
             let mut octets = frame(MacAddr::from_u64(sent.destination | 0x0200_0000_0000), mac(sent.source));
             octets.resize(sent.len, 0);
@@ -93,8 +93,8 @@ proptest! {
             for _ in 0..times {
                 let mut alone = Vec::new();
                 let expected = forward(&bench.snapshot, bench.now, &view, Mode::Dry, &mut alone, &mut Silent);
-                prop_assert_eq!(batch.forward(&view, &mut Silent), expected);
-                prop_assert_eq!(batch.hops(), &alone[..], "{:?}", sent);
+                prop_assert_eq!(decisions.forward(&view, &mut Silent), expected);
+                prop_assert_eq!(decisions.hops(), &alone[..], "{:?}", sent);
             }
         }
     }

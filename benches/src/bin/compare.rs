@@ -34,7 +34,7 @@ struct Arguments {
     /// Only peers whose name contains this
     #[arg(long)]
     peer: Option<String>,
-    /// Only cases whose name contains this
+    /// Only cases whose name contains this (scenario vhost)
     #[arg(long)]
     case: Option<String>,
     /// Directory of another build of the switch, to be measured beside this one

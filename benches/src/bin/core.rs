@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use switch_core::addr::MacAddr;
+use switch_core::decisions::Decisions;
 use switch_core::fdb::Fdb;
 use switch_core::frame::{FrameView, Hop};
 use switch_core::id::{PortId, SwitchId};
@@ -58,11 +59,14 @@ const MANY: usize = 1 << 18;
 const TIMED: usize = 1 << 22;
 
 const LEARNING: &str = "learn";
+/// Scenarios in which the frames are decided about as batches of one port, as a worker does.
+const TRAIN: &str = "train";
+const MIXED: &str = "mixed";
 /// The frames of `l2`, with which nothing is done.
 const LOOP: &str = "loop";
 
 /// A name, what it is, and the target, where there is one.
-const SCENARIOS: [(&str, &str, Option<u64>); 7] = [
+const SCENARIOS: [(&str, &str, Option<u64>); 9] = [
     ("l2", "unicast between two stations", Some(120)),
     ("vlan", "unicast, tagged, between two trunks", None),
     ("security", "unicast, all three policies reject", None),
@@ -71,6 +75,8 @@ const SCENARIOS: [(&str, &str, Option<u64>); 7] = [
         "unicast between two access ports, all reject",
         None,
     ),
+    (TRAIN, "unicast, the header of the frame before", None),
+    (MIXED, "unicast, another header than the frame before", None),
     ("flood-8", "broadcast to eight ports", None),
     ("macs-64k", "unicast among 65536 stations", None),
     (LEARNING, "each source is new, the table is full", None),
@@ -82,8 +88,19 @@ struct Scenario {
     frames: Vec<(PortId, [u8; 64])>,
     /// Each frame gets a source that was not seen before.
     learning: bool,
-    /// The frames are not forwarded.
-    idle: bool,
+    /// What is done with the frames.
+    way: Way,
+}
+
+/// What is done with frames.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Nothing.
+    Nowhere,
+    /// Each is decided about by itself.
+    Alone,
+    /// They are decided about as batches of one port.
+    Batches,
 }
 
 fn main() -> ExitCode {
@@ -266,6 +283,16 @@ impl Scenario {
         let access = VlanPolicy::Access(Vid::new(100).context("a VLAN")?);
         let (ports, frames, tag) = match name {
             "l2" | LOOP => (ports(2, &VlanPolicy::Unaware, ACCEPT), TWO.to_vec(), None),
+            TRAIN => (
+                ports(2, &VlanPolicy::Unaware, ACCEPT),
+                batches([(0, 1, 2), (0, 1, 2)], [(1, 2, 1), (1, 2, 1)]),
+                None,
+            ),
+            MIXED => (
+                ports(2, &VlanPolicy::Unaware, ACCEPT),
+                batches([(0, 1, 2), (0, 3, 2)], [(1, 2, 1), (1, 4, 1)]),
+                None,
+            ),
             "vlan" => (ports(2, &trunk, ACCEPT), TWO.to_vec(), Some(100)),
             "security" => (ports(2, &VlanPolicy::Unaware, REJECT), TWO.to_vec(), None),
             "vlan-security" => (ports(2, &access, REJECT), TWO.to_vec(), None),
@@ -310,47 +337,69 @@ impl Scenario {
             snapshot: Snapshot::new(1, vec![switch], ports?),
             frames,
             learning,
-            idle: name == LOOP,
+            way: match name {
+                LOOP => Way::Nowhere,
+                TRAIN | MIXED => Way::Batches,
+                _ => Way::Alone,
+            },
         })
     }
 
     /// Sends so many frames.
     fn pass(&mut self, frames: usize) {
-        if self.idle {
-            self.pass_to(frames, |_, _, _, hops| black_box(hops).is_empty());
-        } else {
-            self.pass_to(frames, |snapshot, now, view, hops| {
+        match self.way {
+            Way::Nowhere => self.pass_each(frames, |_, _, _, hops| black_box(hops).is_empty()),
+            Way::Alone => self.pass_each(frames, |snapshot, now, view, hops| {
                 forward(snapshot, now, view, Mode::Live, hops, &mut Silent).is_ok()
-            });
+            }),
+            Way::Batches => self.pass_to(frames, |snapshot, now, views, hops| {
+                let Some(first) = views.first() else { return 0 };
+                let mut decisions = Decisions::new(snapshot, now, first.port, hops);
+                let mut copies = 0;
+                for view in views {
+                    let forwarded = decisions.forward(view, &mut Silent).is_ok();
+                    debug_assert!(forwarded);
+                    copies += decisions.hops().len();
+                }
+                copies
+            }),
         }
     }
 
-    /// Hands so many frames to a function.
-    fn pass_to(
+    /// Hands so many frames to a function, one by one.
+    fn pass_each(
         &mut self,
         frames: usize,
         function: impl Fn(&Snapshot, Timestamp, &FrameView<'_>, &mut Vec<Hop>) -> bool,
+    ) {
+        self.pass_to(frames, |snapshot, now, views, hops| {
+            let mut copies = 0;
+            for view in views {
+                let forwarded = function(snapshot, now, view, hops);
+                debug_assert!(forwarded);
+                copies += hops.len();
+            }
+            copies
+        });
+    }
+
+    /// Hands so many frames to a function, in batches. It says how many copies were sent.
+    fn pass_to(
+        &mut self,
+        frames: usize,
+        function: impl Fn(&Snapshot, Timestamp, &[FrameView<'_>], &mut Vec<Hop>) -> usize,
     ) {
         let mut hops: Vec<Hop> = Vec::with_capacity(64);
         let mut now = Timestamp::from_secs(1);
         let mut sent = 0;
         let mut at = 0;
         let mut copies = 0;
-        let forward_all = |views: &[FrameView<'_>], now, hops: &mut Vec<Hop>| {
-            let mut copies = 0;
-            for view in views {
-                let forwarded = function(&self.snapshot, now, view, hops);
-                debug_assert!(forwarded);
-                copies += hops.len();
-            }
-            copies
-        };
         if self.learning {
             while sent < frames {
                 for _ in 0..BATCH {
                     let [_, _, _, _, a, b, c, d] = (sent as u64).to_be_bytes();
                     self.frames[0].1[8..12].copy_from_slice(&[a, b, c, d]);
-                    copies += forward_all(&[view(&self.frames[0])], now, &mut hops);
+                    copies += function(&self.snapshot, now, &[view(&self.frames[0])], &mut hops);
                     sent += 1;
                 }
                 now = now + BATCH_TIME;
@@ -359,7 +408,7 @@ impl Scenario {
             // As a worker has them: made when the batch was received.
             let views: Vec<FrameView<'_>> = self.frames.iter().map(view).collect();
             while sent < frames {
-                copies += forward_all(&views[at..at + BATCH], now, &mut hops);
+                copies += function(&self.snapshot, now, &views[at..at + BATCH], &mut hops);
                 sent += BATCH;
                 at = (at + BATCH) % views.len();
                 now = now + BATCH_TIME;
@@ -367,6 +416,14 @@ impl Scenario {
         }
         black_box(copies);
     }
+}
+
+/// A port, a source and a destination.
+type Sent = (u16, u64, u64);
+
+/// A batch of two frames in turns, and one of two others.
+fn batches(first: [Sent; 2], second: [Sent; 2]) -> Vec<Sent> {
+    [first, second].map(|two| two.repeat(BATCH / 2)).concat()
 }
 
 fn view((port, octets): &(PortId, [u8; 64])) -> FrameView<'_> {

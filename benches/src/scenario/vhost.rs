@@ -1,6 +1,6 @@
 //! P1, P2, P5 and P11: between two guests that share their memory with the switch.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::side_by_side::{self, About, Entry};
 use super::{Measurement, Peers, in_turns};
@@ -45,7 +45,7 @@ fn closed(macs: usize, octets: usize) -> String {
 
 /// What goes round between a switch and its guests.
 #[derive(Clone)]
-enum Loop {
+enum Round {
     /// The closed loop of our own stations: a phase of theirs.
     Stations(String),
     /// The closed loop of testpmd, with frames of so many octets.
@@ -53,7 +53,7 @@ enum Loop {
 }
 
 /// A switch with a loop.
-fn with(what: &Loop, peer: impl Peer + 'static, wanted: Option<Wanted>) -> Entry {
+fn entry(what: &Round, peer: impl Peer + 'static, wanted: Option<Wanted>) -> Entry {
     let what = what.clone();
     Entry {
         name: peer.name(),
@@ -61,8 +61,8 @@ fn with(what: &Loop, peer: impl Peer + 'static, wanted: Option<Wanted>) -> Entry
         bin: None,
         start: Box::new(move |bench| {
             Ok(match &what {
-                Loop::Stations(phase) => Box::new(StationsLoop::start(bench, phase)?),
-                Loop::Testpmd(octets) => Box::new(ClosedLoop::start(bench, *octets)?),
+                Round::Stations(phase) => Box::new(StationsLoop::start(bench, phase)?),
+                Round::Testpmd(octets) => Box::new(ClosedLoop::start(bench, *octets)?),
             })
         }),
         wanted,
@@ -102,32 +102,37 @@ pub fn vhost(bench: &Bench) -> Result<Vec<Case>> {
     let races = [
         (
             about("vhost", "P1", "64 octets, 2 MACs, loop of testpmd"),
-            Loop::Testpmd(64),
+            Round::Testpmd(64),
             (ratio(1.2), ratio(1.0)),
         ),
         (
             about("vhost", "P1", &many),
-            Loop::Stations(closed(SOME, 64)),
+            Round::Stations(closed(SOME, 64)),
             (ratio(1.2), ratio(1.0)),
         ),
         (
             about("vhost", "P2", "1518 octets, loop of testpmd"),
-            Loop::Testpmd(1518),
+            Round::Testpmd(1518),
             (ratio(1.8), None),
         ),
     ];
-    let wanted = races.iter().filter(|(about, ..)| bench.wants_case(about.name));
+    let wanted: Vec<_> = races
+        .iter()
+        .filter(|(about, ..)| bench.wants_case(about.name))
+        .collect();
+    ensure!(!wanted.is_empty(), "no case of vhost has such a name");
     wanted
+        .into_iter()
         .map(|(about, what, (beside_ovs, beside_io))| {
             let entries = vec![
-                with(what, OURS, None),
-                with(what, DPDK, *beside_ovs),
-                with(what, Io, *beside_io),
+                entry(what, OURS, None),
+                entry(what, DPDK, *beside_ovs),
+                entry(what, Io, *beside_io),
             ];
             side_by_side::run(
                 bench,
                 about,
-                &with_other_build(bench, entries, with(what, OURS, None)),
+                &with_other_build(bench, entries, entry(what, OURS, None)),
             )
         })
         .collect()
@@ -135,31 +140,31 @@ pub fn vhost(bench: &Bench) -> Result<Vec<Case>> {
 
 /// P2: super-frames of 64 KiB.
 pub fn super_frames(bench: &Bench) -> Result<Vec<Case>> {
-    let what = Loop::Stations(closed(2, SUPER));
+    let what = Round::Stations(closed(2, SUPER));
     let about = About {
         unit: Unit::BitsPerSecond,
         frame: 8.0 * (SUPER - 4) as f64,
         ..about("super", "P2", "TCP super-frames of 64 KiB")
     };
     let dpdk = Ovs(PortType::VhostUser { tso: true });
-    let entries = [with(&what, OURS, None), with(&what, dpdk, ratio(1.8))];
+    let entries = [entry(&what, OURS, None), entry(&what, dpdk, ratio(1.8))];
     Ok(vec![side_by_side::run(bench, &about, &entries)?])
 }
 
 /// P5: every frame from another station to another one.
 pub fn macs(bench: &Bench) -> Result<Vec<Case>> {
-    let [few, many] = [2, MANY].map(|macs| Loop::Stations(closed(macs, 64)));
+    let [few, many] = [2, MANY].map(|macs| Round::Stations(closed(macs, 64)));
     let itself = Entry {
         name: "vswitch, 2 MACs".into(),
-        ..with(&few, OURS, ratio(0.8))
+        ..entry(&few, OURS, ratio(0.8))
     };
     Ok(vec![side_by_side::run(
         bench,
         &about("macs", "P5", &format!("64 octets, {MANY} MACs")),
         &with_other_build(
             bench,
-            vec![with(&many, OURS, None), with(&many, DPDK, ratio(3.0)), itself],
-            with(&many, OURS, None),
+            vec![entry(&many, OURS, None), entry(&many, DPDK, ratio(3.0)), itself],
+            entry(&many, OURS, None),
         ),
     )?])
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use switch_core::addr::MacAddr;
-use switch_core::batch::Batch;
+use switch_core::decisions::Decisions;
 use switch_core::frame::Hop;
 use switch_core::id::PortId;
 use switch_core::pipeline::{Observer, Step};
@@ -296,7 +296,7 @@ impl Worker {
         let mut work = 0;
         let mut received = Tally::default();
         let mut copies = 0;
-        let mut decisions = Batch::new(&self.snapshot, now, port, &mut self.scratch.hops);
+        let mut decisions = Decisions::new(&self.snapshot, now, port, &mut self.scratch.hops);
         decisions.look_ahead(self.batch.iter().map(Frame::bytes), cache::prefetch);
         let tpid = self.snapshot.port(port).and_then(|port| port.vlan.tpid());
         // Port and slot of the hop before: frames of a batch mostly go to the same port.

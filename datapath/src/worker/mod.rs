@@ -133,8 +133,11 @@ pub(crate) struct Worker {
     hot: Vec<usize>,
     /// Slots of queues that are asked in every round, each once.
     awake: Vec<usize>,
-    /// Slots of queues that are still to be listened to.
+    /// Slots of queues that are still to be listened to. Whoever adds a queue lists them anew ([`Worker::listen`]), for it may get the slot of one that
+    /// went.
     unheard: Vec<usize>,
+    /// Who waits until there are none.
+    listening_told: Option<Sender<()>>,
     /// Second in which kernel drops were last asked for.
     drops_asked: u64,
 }
@@ -163,6 +166,7 @@ impl Worker {
             hot: Vec::with_capacity(READY),
             awake: Vec::new(),
             unheard: Vec::new(),
+            listening_told: None,
             drops_asked: 0,
         })
     }
@@ -305,6 +309,7 @@ impl Worker {
             attached.queue.finish();
         }
         self.lanes.collect(&mut self.pool);
+        self.listen();
         // A buffer that was just going from hand to hand is lost.
         let free = self.pool.free().min(self.pool.free_small());
         if free + self.lanes.lent() < self.lanes.lends() + 2 * BATCH {

@@ -206,8 +206,8 @@ impl Worker {
                 Command::Snapshot { snapshot, done } => {
                     self.scratch.reserve(snapshot.ports().count());
                     self.snapshot = snapshot;
+                    self.listening_told = Some(done);
                     self.listen();
-                    drop(done);
                 }
                 Command::Fence { done } => {
                     self.drain_lanes();
@@ -339,7 +339,7 @@ impl Worker {
 
     /// Waits for the ports that the snapshot has, and for no others: what they receive stays with the kernel. For new ones
     /// [`Worker::listen_to_some`] does it bit by bit.
-    fn listen(&mut self) {
+    pub(super) fn listen(&mut self) {
         self.unheard.clear();
         for (slot, attached) in self.queues.iter_mut().enumerate() {
             let Some(attached) = attached else { continue };
@@ -358,8 +358,8 @@ impl Worker {
     /// Each is looked at as if it had shown that it is ready: one that sleeps until its other side tells of frames may come from
     /// another worker that kept it awake, or have frames that were told of while nobody listened.
     pub(super) fn listen_to_some(&mut self) {
-        let rest = self.unheard.len().saturating_sub(HEARD_AT_ONCE);
-        for slot in self.unheard.split_off(rest) {
+        for _ in 0..HEARD_AT_ONCE {
+            let Some(slot) = self.unheard.pop() else { break };
             let Some(Some(attached)) = self.queues.get_mut(slot) else {
                 continue;
             };
@@ -373,6 +373,9 @@ impl Worker {
                 }
                 Err(error) => self.fail(slot, &error),
             }
+        }
+        if self.unheard.is_empty() {
+            self.listening_told = None;
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switch_core::addr::MacAddr;
-use switch_core::batch::Batch;
+use switch_core::decisions::Decisions;
 use switch_core::fdb::{Fdb, Filter};
 use switch_core::frame::{FrameView, Hop};
 use switch_core::id::{PortId, SwitchId};
@@ -263,7 +263,7 @@ impl World {
                     self.slow.fdbs[at].insert_static(vid, mac, port);
                 }
             }
-            0xf7..=0xff => self.train(choices, tally),
+            0xfc..=0xff => self.train(choices, tally),
             kind => self.frame(kind, choices, tally),
         }
     }
@@ -304,7 +304,7 @@ impl World {
         let view = view(from, frame, offload);
         let expected = self
             .compare
-            .then(|| foretell(&self.snapshot, &mut self.slow, self.now, &view, frame));
+            .then(|| expect(&self.snapshot, &mut self.slow, self.now, &view, frame));
         let live = forward(
             &self.snapshot,
             self.now,
@@ -323,7 +323,7 @@ impl World {
             .snapshot
             .port(from)
             .map_or(1500, |port| usize::from(self.snapshot.switch(port.switch).mtu));
-        let mut batch = Batch::new(&self.snapshot, self.now, from, &mut self.hops);
+        let mut decisions = Decisions::new(&self.snapshot, self.now, from, &mut self.hops);
         let mut frame = Vec::new();
         write_frame(&mut frame, choices, from, mtu);
         for _ in 0..2 + choices.below(4) {
@@ -331,9 +331,9 @@ impl World {
             let view = view(from, &frame, offload);
             let expected = self
                 .compare
-                .then(|| foretell(&self.snapshot, &mut self.slow, self.now, &view, &frame));
-            let live = batch.forward(&view, &mut Silent);
-            check(&self.snapshot, from, live, batch.hops(), expected, tally);
+                .then(|| expect(&self.snapshot, &mut self.slow, self.now, &view, &frame));
+            let live = decisions.forward(&view, &mut Silent);
+            check(&self.snapshot, from, live, decisions.hops(), expected, tally);
             match choices.below(4) {
                 // The same header, and more or less behind it.
                 0 => {
@@ -378,7 +378,7 @@ impl World {
 }
 
 /// Where a frame goes, or why it goes nowhere.
-type Verdict = Result<BTreeSet<SlowHop>, DropReason>;
+type Way = Result<BTreeSet<SlowHop>, DropReason>;
 
 fn view(from: PortId, frame: &[u8], offload: Offload) -> FrameView<'_> {
     FrameView {
@@ -389,14 +389,14 @@ fn view(from: PortId, frame: &[u8], offload: Offload) -> FrameView<'_> {
     }
 }
 
-/// What will become of a frame: by the twin, and by a trace, which foretells it and leaves no trace itself.
-fn foretell(
+/// Lets the twin decide about a frame, and a trace say it before it happens.
+fn expect(
     snapshot: &Snapshot,
     slow: &mut SlowSwitch,
     now: Timestamp,
     view: &FrameView<'_>,
     frame: &[u8],
-) -> Verdict {
+) -> Way {
     let (mut hops, mut steps) = (Vec::new(), Vec::new());
     let dry = forward(snapshot, now, view, Mode::Dry, &mut hops, &mut steps);
     let dry_hops = sorted(&hops);
@@ -419,7 +419,7 @@ fn check(
     from: PortId,
     live: Result<(), DropReason>,
     hops: &[Hop],
-    expected: Option<Verdict>,
+    expected: Option<Way>,
     tally: &mut Tally,
 ) {
     if let Some(expected) = expected {

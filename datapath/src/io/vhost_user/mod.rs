@@ -544,12 +544,14 @@ fn give(
     }
     let frames = outgoing.iter_mut().filter_map(|item| {
         let frame = &batch[usize::from(item.frame)];
-        let content = Content {
-            header: header_of(frame),
-            head: frame.bytes(),
-            payload: frame.payload(),
-        };
-        mine(frame).then_some((item, content))
+        mine(frame).then(|| {
+            let content = Content {
+                header: header_of(frame),
+                head: frame.bytes(),
+                payload: frame.payload(),
+            };
+            (item, content)
+        })
     });
     ring.give(frames, |item, given| match given {
         Given::Sent => {}

@@ -40,8 +40,7 @@ pub const LEGACY_HEADER: usize = 10;
 /// Most buffers fetched at once.
 pub const BATCH: usize = 64;
 
-/// How many buffers ahead are brought near: enough to hide the way from the other core, and few enough to stay in the first cache, whose sets the
-/// buffers of a guest share unevenly (they lie 2 KiB apart, say).
+/// How many buffers ahead of their header's reading they are brought near: enough to hide the way from the other core.
 const AHEAD: usize = 8;
 
 /// Octets that caches move at once.
@@ -517,8 +516,8 @@ impl Vring {
     /// which there is no buffer there are none for others. To follow: [`Vring::publish`].
     ///
     /// Two loops, because a store to a cache line that the guest has read waits until the guest's core has let go of it. As many as the processor can
-    /// remember wait at the same time, so that there had better be no others between them: the first loop finds each frame its buffer, the
-    /// second, in `copy_placed`, copies.
+    /// remember wait at the same time, so that there had better be no others between them: the first loop finds each frame its buffer, and fills it
+    /// if a part of the frame lies in another guest's memory; the second, in `copy_placed`, copies the frames that lie whole in their chunk.
     ///
     /// # Errors
     /// The ring is broken. The guest is shown none of the frames.
@@ -580,10 +579,13 @@ impl Vring {
     fn copy_placed(&mut self, heads: &[&[u8]]) {
         let fetched = &self.fetched[..heads.len()];
         for (buffer, head) in fetched.iter().zip(heads) {
-            if let Some(start) = buffer.start {
-                // SAFETY: the buffer lies in mapped guest memory, to which no reference is made, and has room for the header and the frame, as
-                // `give` has made sure.
-                unsafe { copy_short(head.as_ptr(), start.as_ptr().add(self.header), head.len()) };
+            let len = head.len().min((buffer.len as usize).saturating_sub(self.header));
+            if let Some(start) = buffer.start
+                && len > 0
+            {
+                // SAFETY: `buffer.len` octets from `start` on lie in mapped guest memory, to which no reference is made; header and `len` octets are
+                // no more than that.
+                unsafe { copy_short(head.as_ptr(), start.as_ptr().add(self.header), len) };
             }
         }
         if self.log.is_some() {

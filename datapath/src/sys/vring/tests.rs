@@ -174,6 +174,35 @@ proptest! {
         prop_assert_eq!(used.len(), 0);
     }
 
+    /// The same with more frames than are looked up at once.
+    #[test]
+    fn more_frames_than_a_batch_arrive(
+        base in prop_oneof![Just(0u16), Just(u16::MAX - 2), any::<u16>()],
+        frames in 0usize..200,
+        buffers in 0usize..200,
+        known in 0usize..200,
+    ) {
+        let mut driver = Driver::new(256, base);
+        let mut ring = driver.ring(true);
+        let places: Vec<_> = (0..buffers).map(|_| driver.offer(&[HEADER + 60], true, false)).collect();
+        let heads: Vec<[u8; 60]> = (0..frames).map(|number| [number as u8; 60]).collect();
+        ring.prefetch(known);
+        let contents = heads.iter().map(|head| ((), Content { header: HEADER_OF_AA, head, payload: None }));
+        let mut given = Vec::new();
+        ring.give(contents, |(), answer| given.push(answer)).unwrap();
+        ring.publish();
+        let sent = frames.min(buffers);
+        prop_assert!(given[..sent].iter().all(|answer| *answer == Given::Sent));
+        prop_assert!(given[sent..].iter().all(|answer| *answer == Given::Full));
+        let used = driver.take_used();
+        prop_assert_eq!(used.len(), sent);
+        for (((head, parts), (id, len)), content) in places.iter().zip(used).zip(&heads) {
+            prop_assert_eq!((u32::from(*head), (HEADER + 60) as u32), (id, len));
+            let (at, len) = parts[0];
+            prop_assert_eq!(&driver.read(at, len)[HEADER..], &content[..]);
+        }
+    }
+
     /// Rings full of rubbish are refused or read within the guest's memory, without a panic and without an end that does not come.
     #[test]
     fn rubbish_in_the_rings_harms_nobody(

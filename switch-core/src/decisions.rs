@@ -1,6 +1,7 @@
-//! The frames of one port that are decided about one after the other: what they have in common is found once.
+//! The decisions about the frames of a batch, which come from one port: what they have in common is found once.
 //!
-//! It decides nothing of its own: what [`Batch::forward`] answers, [`crate::pipeline::forward`] would have answered.
+//! Nothing is decided here: what [`Decisions::forward`] answers, [`crate::pipeline::forward`] would have answered, but for what other threads
+//! change in the MAC table or about a guest's address while the batch is decided about.
 
 use crate::fast_path;
 use crate::frame::{FrameView, Hop};
@@ -13,11 +14,11 @@ use crate::verdict::DropReason;
 /// Octets of an Ethernet header up to the TCI of its outer tag.
 const TAGGED: usize = 16;
 
-/// Frames of one port, by one snapshot and at one time.
+/// Decisions about frames of one port, by one snapshot and at one time.
 ///
-/// Frames come in trains, from one station to another. One with the Ethernet header of the frame before goes where that went, if that one was usual: known
-/// stations, nothing to learn. What another thread changes in the MAC table meanwhile, the next train sees, or the next batch.
-pub struct Batch<'a> {
+/// Frames come in trains, from one station to another. One with the Ethernet header of the frame before goes where that went, if that one was usual
+/// ([`crate::fast_path`]): known stations, nothing to learn.
+pub struct Decisions<'a> {
     snapshot: &'a Snapshot,
     now: Timestamp,
     port: PortId,
@@ -28,10 +29,11 @@ pub struct Batch<'a> {
     before: Option<Ends>,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> Decisions<'a> {
     /// Frames of `port`. With room in `hops` for every port of the snapshot nothing is allocated.
     #[inline]
     pub fn new(snapshot: &'a Snapshot, now: Timestamp, port: PortId, hops: &'a mut Vec<Hop>) -> Self {
+        hops.clear();
         Self {
             snapshot,
             now,
@@ -71,7 +73,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Decides about the next frame, which is real and comes from the batch's port.
+    /// Decides about the next frame, which is real and comes from the port.
     ///
     /// # Errors
     /// It goes nowhere.
