@@ -227,6 +227,14 @@ pub enum OpenError {
         /// Its name.
         device: String,
     },
+    /// A TAP that was made for one queue, and is to have several.
+    #[error(
+        "the TAP `{device}` is there from before and has room for one queue, but is to have several; delete it, and it is made anew: ip link del {device}"
+    )]
+    OneQueue {
+        /// Its name.
+        device: String,
+    },
     /// Another process holds the TAP.
     #[error(
         "the TAP `{device}` is held by another process; if that is a VM's hypervisor, attach it with `device: {device}` instead of `tap:`"

@@ -52,10 +52,15 @@ fn open_here(spec: &TapSpec) -> Result<Vec<(File, Capabilities)>, OpenError> {
     let mut files = Vec::with_capacity(spec.queues);
     for index in 0..spec.queues {
         let file =
-            tun::open_queue(&spec.name, spec.queues > 1).map_err(|source| match source.raw_os_error() {
-                Some(libc::EINVAL) if index == 0 => OpenError::NotTap {
-                    device: spec.name.clone(),
-                },
+            open_queue(&spec.name, index, spec.queues > 1).map_err(|source| match source.raw_os_error() {
+                Some(libc::EINVAL) if index == 0 => {
+                    let device = spec.name.clone();
+                    if tun::open_queue(&device, false).is_ok() {
+                        OpenError::OneQueue { device }
+                    } else {
+                        OpenError::NotTap { device }
+                    }
+                }
                 Some(libc::ENOENT | libc::ENODEV) => OpenError::Other {
                     device: spec.name.clone(),
                     what: "opening /dev/net/tun (is the `tun` module there?)",
@@ -87,6 +92,17 @@ fn open_here(spec: &TapSpec) -> Result<Vec<(File, Capabilities)>, OpenError> {
         files.push((file, capabilities));
     }
     Ok(files)
+}
+
+/// Opens a queue. The kernel refuses to take a TAP that was made for several queues, as a persistent one may have been, for one that has only one:
+/// then it is opened as what it is.
+fn open_queue(name: &str, index: usize, several: bool) -> io::Result<File> {
+    match tun::open_queue(name, several) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && index == 0 && !several => {
+            tun::open_queue(name, true)
+        }
+        opened => opened,
+    }
 }
 
 /// Returns whether the kernel knows USO.

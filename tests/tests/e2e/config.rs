@@ -484,6 +484,45 @@ fn a_graceful_stop_leaves_everything_as_found() {
 }
 
 #[test]
+fn a_persistent_tap_serves_as_many_queues_as_it_was_made_for() {
+    let lab = Lab::new();
+    let host = lab.host();
+    let config = |worker: &str| {
+        format!(
+            "version: 1\nworkers: {{ count: 2 }}\nswitches: {{ vs0: {{ port-groups: {{ web: {{}} }}, ports: {{ \
+             a: {{ port-group: web, tap: tap-a, persistent: true{worker} }} }} }} }}\n"
+        )
+    };
+    let index = || host.link("tap-a").map(|link| link["ifindex"].clone());
+    let set_up = || {
+        host.ok(&["ip", "link", "set", "tap-a", "up"]);
+        lab.wait_up("a");
+    };
+    lab.start(&config(""));
+    set_up();
+    let made = index();
+    // One queue of a TAP that was made for two.
+    lab.apply(&config(", worker: 1"));
+    lab.wait_up("a");
+    assert_eq!(index(), made, "it is the same device");
+    lab.apply(&config(""));
+    lab.wait_up("a");
+    assert_eq!(index(), made);
+    // Two of one that was made for one.
+    lab.stop();
+    host.ok(&["ip", "link", "del", "tap-a"]);
+    lab.write("switch.yaml", &config(", worker: 1"));
+    lab.launch();
+    set_up();
+    lab.try_apply(&config(""));
+    let reason = lab.wait_down("a");
+    assert!(
+        reason.contains("room for one queue") && reason.contains("ip link del tap-a"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn a_tap_that_another_process_holds_is_named() {
     let lab = Lab::new();
     let host = lab.host();
