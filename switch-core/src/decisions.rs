@@ -17,7 +17,7 @@ const TAGGED: usize = 16;
 /// Decisions about frames of one port, by one snapshot and at one time.
 ///
 /// Frames come in trains, from one station to another. One with the Ethernet header of the frame before goes where that went, if that one was usual
-/// ([`crate::fast_path`]): known stations, nothing to learn.
+/// (`fast_path.rs`): known stations, nothing to learn.
 pub struct Decisions<'a> {
     snapshot: &'a Snapshot,
     now: Timestamp,
