@@ -25,8 +25,11 @@ pub struct Decisions<'a> {
     from: Option<&'a Compiled>,
     /// Where the frame before goes.
     hops: &'a mut Vec<Hop>,
-    /// The Ethernet header of the frame before, if the next one may follow it.
-    before: Option<Ends>,
+    /// The Ethernet header of the frame before, and whether the next one may follow it.
+    before: Ends,
+    may_follow: bool,
+    /// Octets of the longest frame that may.
+    longest: usize,
 }
 
 impl<'a> Decisions<'a> {
@@ -34,13 +37,16 @@ impl<'a> Decisions<'a> {
     #[inline]
     pub fn new(snapshot: &'a Snapshot, now: Timestamp, port: PortId, hops: &'a mut Vec<Hop>) -> Self {
         hops.clear();
+        let from = snapshot.compiled(port);
         Self {
             snapshot,
             now,
             port,
-            from: snapshot.compiled(port),
+            from,
             hops,
-            before: None,
+            before: Ends(0, 0),
+            may_follow: false,
+            longest: from.map_or(0, |from| from.longest as usize),
         }
     }
 
@@ -85,17 +91,18 @@ impl<'a> Decisions<'a> {
     ) -> Result<(), DropReason> {
         const { assert!(!O::LOOKS, "the steps of a usual frame are not told") }
         debug_assert_eq!(frame.port, self.port);
-        let ethernet = frame.header.first_chunk();
-        let ends = ethernet.map(Ends::of);
-        let fits = self.from.is_some_and(|from| frame.len <= from.longest as usize);
-        if fits && ends.is_some() && ends == self.before {
-            return Ok(());
-        }
-        self.before = None;
-        if fast_path::forward(self.snapshot, self.now, frame, self.hops) {
-            // Of a tag, an Ethernet header has the beginning only.
-            self.before = ends.filter(|_| !ethernet.is_some_and(is_tag));
-            return Ok(());
+        if let Some(ethernet) = frame.header.first_chunk() {
+            let ends = Ends::of(ethernet);
+            if ends == self.before && self.may_follow && frame.len <= self.longest {
+                return Ok(());
+            }
+            self.before = ends;
+            self.may_follow = false;
+            if fast_path::forward(self.snapshot, self.now, frame, self.hops) {
+                // Of a tag, an Ethernet header has the beginning only.
+                self.may_follow = !is_tag(ethernet);
+                return Ok(());
+            }
         }
         forward_whole(self.snapshot, self.now, frame, Mode::Live, self.hops, observer)
     }
