@@ -45,6 +45,8 @@ pub enum Kind {
     QueueMoved,
     /// Sending to a port fails.
     SendFailed,
+    /// A port's guest kept the switch waiting for its memory, and is left alone for a while.
+    LeftAlone,
     /// Events were lost because there were too many.
     Lost,
 }
@@ -65,6 +67,7 @@ impl Kind {
             Self::MacMoved => "mac-moved",
             Self::QueueMoved => "queue-moved",
             Self::SendFailed => "send-failed",
+            Self::LeftAlone => "left-alone",
             Self::Lost => "lost",
         }
     }

@@ -9,7 +9,7 @@ use switch_core::addr::MacAddr;
 use switch_core::id::PortId;
 use switch_core::vid::Vid;
 
-use crate::io::{Peer, PeerId};
+use crate::io::{LeftAlone, Peer, PeerId};
 
 /// Events that wait for the control plane at most.
 const QUEUE: usize = 1024;
@@ -41,6 +41,13 @@ pub enum Event {
         port: PortId,
         /// The system's error.
         errno: i32,
+    },
+    /// A guest's memory kept a worker waiting, and the guest is left alone for a while: nothing is received from it, and what is for it is dropped.
+    LeftAlone {
+        /// The port.
+        port: PortId,
+        /// How long the worker waited, and for how long the port is left alone.
+        times: LeftAlone,
     },
     /// The process at the other end of a port's socket came or went.
     Peer {

@@ -17,6 +17,7 @@ pub mod pool;
 mod stats;
 #[allow(unsafe_code)]
 mod sys;
+mod waits;
 mod worker;
 
 use std::collections::HashMap;

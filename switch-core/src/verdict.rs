@@ -94,6 +94,9 @@ reasons! {
     TxError = "tx-error",
     /// The frame needs segmentation or a checksum that can't be done for its protocol.
     TxOffload = "tx-offload",
+    /// The port's guest kept the switch waiting for its memory, and is left alone for a while so that other ports do not wait: its hypervisor
+    /// punches holes in the memory that it shares, or the host is short of memory. `vswitchctl events` has how long.
+    GuestSlow = "guest-slow",
     /// No buffer was free.
     NoBuffer = "no-buffer",
 }

@@ -51,6 +51,7 @@ fn frames_and_copies_are_hops_and_drops() {
         DropReason::TxPortDown,
         DropReason::TxError,
         DropReason::TxOffload,
+        DropReason::GuestSlow,
         DropReason::NoBuffer,
     ];
     for reason in DropReason::ALL {

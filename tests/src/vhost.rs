@@ -249,6 +249,15 @@ impl FrontEnd {
         self.share_as(&[(region(GUEST, MEMORY, USER, 0), self.memory.as_raw_fd())]);
     }
 
+    /// Shares so much more memory, behind the first region: descriptors reach it from [`MEMORY`] on.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn share_more(&self, more: u64) {
+        self.memory.set_len(MEMORY + more).expect("memory can be had");
+        self.share_as(&[(region(GUEST, MEMORY + more, USER, 0), self.file())]);
+    }
+
     /// Shares memory in these regions.
     pub fn share_as(&self, regions: &[(Vec<u8>, RawFd)]) {
         let mut body = (regions.len() as u64).to_ne_bytes().to_vec();

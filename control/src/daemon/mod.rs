@@ -311,6 +311,15 @@ impl Daemon {
                     );
                     self.tell(Kind::SendFailed, Some(port), message);
                 }
+                Event::LeftAlone { port, times } => {
+                    let message = format!(
+                        "the guest of {} kept the switch waiting for its memory for {} ms; it is left alone for {} ms",
+                        self.port_name(port),
+                        times.waited.as_millis(),
+                        times.rest.as_millis()
+                    );
+                    self.tell(Kind::LeftAlone, Some(port), message);
+                }
             }
         }
         // A window of moves may have begun.

@@ -27,7 +27,7 @@ pub mod xdp;
 pub use peer::{Peer, PeerId, PeerSink, SOCKET_PATH, SocketMode, StreamSpec, VhostUserSpec};
 pub use stream::open as open_stream;
 pub use tap::open as open_tap;
-pub use vhost_user::open as open_vhost_user;
+pub use vhost_user::{LONG, LeftAlone, open as open_vhost_user};
 pub use xdp::Umems;
 
 /// Attaches an existing netdev, by the driver that the specification names.
@@ -125,6 +125,12 @@ pub trait Queue: Send {
     /// Nobody will ask for frames for a while: from now on [`Queue::readiness`] shows them. True if some wait already.
     fn arm(&mut self) -> bool {
         false
+    }
+
+    /// The worker was kept waiting, and it may have been by what this queue shares with its other side: the queue times its own calls for a while.
+    /// Returns what came of it since the last time.
+    fn suspect(&mut self) -> Option<LeftAlone> {
+        None
     }
 
     /// Whether frames can be sent by this queue: a port whose other side uses fewer queues than it might is given frames by the others only. What

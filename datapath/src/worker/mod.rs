@@ -23,11 +23,13 @@ use switch_core::id::PortId;
 use switch_core::snapshot::Snapshot;
 
 use crate::Shared;
+use crate::events::Event;
 use crate::frame::Frame;
-use crate::io::{BATCH, Outgoing, Queue};
+use crate::io::{BATCH, LONG, Outgoing, Queue};
 use crate::pool::Pool;
 use crate::stats::{PortCounters, QueueCounters};
 use crate::sys::poll::Poller;
+use crate::waits;
 
 use batch::Scratch;
 use lanes::Lanes;
@@ -140,6 +142,10 @@ pub(crate) struct Worker {
     listening_told: Option<Sender<()>>,
     /// Second in which kernel drops were last asked for.
     drops_asked: u64,
+    /// When the present round began, behind the wait for frames.
+    round_began: Instant,
+    /// Since when waits are looked for ([`waits`]).
+    waits_forgotten: Instant,
 }
 
 impl Worker {
@@ -168,6 +174,8 @@ impl Worker {
             unheard: Vec::new(),
             listening_told: None,
             drops_asked: 0,
+            round_began: Instant::now(),
+            waits_forgotten: Instant::now(),
         })
     }
 
@@ -196,7 +204,10 @@ impl Worker {
         let own = &shared.workers[self.index];
         loop {
             self.listen_to_some();
-            let look_on = last_work.elapsed() < SPIN
+            let now = Instant::now();
+            self.look_for_waits(now);
+            self.round_began = now;
+            let look_on = now - last_work < SPIN
                 || !self.unheard.is_empty()
                 || self.lay_all()
                 || !self.lanes.fall_asleep(&own.sleeping);
@@ -210,6 +221,7 @@ impl Worker {
             }
             if !look_on {
                 own.sleeping.store(false, Relaxed);
+                self.forget_waits();
             }
             let mut started = None;
             self.hot.clear();
@@ -281,6 +293,34 @@ impl Worker {
             }
         }
         false
+    }
+
+    /// After a round: if it was long because something had to be waited for, the queues look for it from now on.
+    fn look_for_waits(&mut self, now: Instant) {
+        if now - self.round_began > LONG && waits::were_there() {
+            self.suspect();
+        }
+        if now - self.waits_forgotten > LONG {
+            self.forget_waits();
+        }
+    }
+
+    /// What is waited for from now on was not meant to be.
+    fn forget_waits(&mut self) {
+        waits::forget();
+        self.round_began = Instant::now();
+        self.waits_forgotten = self.round_began;
+    }
+
+    /// Has the queues time their calls, and tells what they found since the last time.
+    #[cold]
+    fn suspect(&mut self) {
+        for attached in self.queues.iter_mut().flatten() {
+            if let Some(times) = attached.queue.suspect() {
+                let port = attached.port;
+                self.shared.events.tell(Event::LeftAlone { port, times });
+            }
+        }
     }
 
     fn ask_kernel_drops(&mut self, second: u64) {

@@ -7,8 +7,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use switch_core::addr::MacAddr;
 use vswitch_tests::frame::{Random, frame, mac};
@@ -410,6 +411,61 @@ fn what_would_keep_a_worker_waiting_does_not() {
         guest.kick(ring);
     }
     beside_traffic(&mut a, &mut b, || {});
+    drop(guest);
+    lab.wait_down("bad");
+    is_well(&lab, &bad);
+    survived(&lab, pid);
+}
+
+#[test]
+fn a_guest_whose_memory_keeps_the_switch_waiting_is_left_alone() {
+    /// Octets in which holes are punched: to punch them takes many times what is long for a call.
+    const MORE: u64 = 256 << 20;
+    let lab = Lab::new();
+    let [a, b, bad] = start(&lab);
+    let (mut a, mut b) = (FrontEnd::running(&a), FrontEnd::running(&b));
+    let pid = lab.pid();
+    let mut guest = FrontEnd::connect(&bad);
+    guest.negotiate();
+    guest.share_more(MORE);
+    guest.start(TO_GUEST);
+    guest.start(FROM_GUEST);
+    lab.wait_up("bad");
+    // A frame at the begin of what goes: the switch waits until all is gone.
+    let mut sent = 0;
+    wait_for("it is told that the port is left alone", 4 * BOUND, || {
+        // Page by page, so that they go one by one too.
+        for at in (MEMORY..MEMORY + MORE).step_by(4096) {
+            guest.write(at, &[1]);
+        }
+        // Nobody can write to the file while holes are punched, so the switch is only told then.
+        if guest.used_index(FROM_GUEST) == sent {
+            guest.offer(FROM_GUEST, sent % SIZE, MEMORY, 1000, 0, 0);
+            sent += 1;
+        }
+        let memory = guest.memory.try_clone().expect("a descriptor can be had");
+        let hole = std::thread::spawn(move || {
+            let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            fallocate(memory, mode, MEMORY as i64, MORE as i64).expect("holes can be punched");
+        });
+        std::thread::sleep(Duration::from_millis(1));
+        guest.kick(FROM_GUEST);
+        hole.join().expect("holes can be punched");
+        // What is for it meanwhile is dropped; the others have theirs.
+        a.transmit(&frame(MacAddr::BROADCAST, mac(1), &[], 1));
+        b.transmit(&frame(MacAddr::BROADCAST, mac(2), &[], 2));
+        guest.try_receive(0);
+        let events = lab.json(&["events"]);
+        let told = events
+            .as_array()?
+            .iter()
+            .find(|event| event["kind"] == "left-alone")?;
+        println!("{}", told["message"]);
+        assert_eq!(told["port"], "bad");
+        let dropped = lab.stats().port("bad").drops.get("guest-slow").copied();
+        dropped.filter(|frames| *frames > 0)
+    });
+    deliver(&mut a, &mut b, &frame(mac(2), mac(1), &[], 3), 3);
     drop(guest);
     lab.wait_down("bad");
     is_well(&lab, &bad);

@@ -16,6 +16,7 @@
 //! and one that breaks in the middle of a batch when that is done.
 
 mod device;
+mod patience;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -24,9 +25,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
+use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use switch_core::flow;
 use switch_core::offload::{Capabilities, Offload, OffloadError, VIRTIO_NET_HDR_LEN};
 use switch_core::verdict::DropReason;
@@ -39,7 +43,10 @@ use crate::pool::{Chunk, HEADROOM, MAX_FRAME, Pool};
 use crate::sys::guest::Payload;
 use crate::sys::poll::{Poller, Waker};
 use crate::sys::vring::{Broken, Content, Given, Header, Taken, Vring};
+use crate::waits;
 
+use patience::Patience;
+pub use patience::{LONG, LeftAlone};
 use thread::Link;
 
 /// What the device's thread asks of a worker's queue.
@@ -93,10 +100,18 @@ struct VhostQueue {
     workers: usize,
     /// The pair that is asked first in the next round.
     turn: usize,
+    patience: Patience,
+    /// How it was left alone since the worker last asked.
+    left_alone: Option<LeftAlone>,
+    /// In `readiness`, from the first time that the guest is left alone: shows when that is over.
+    alarm: Option<TimerFd>,
 }
 
 /// The number of the waker among the ring numbers.
 const WAKE: u64 = u64::MAX;
+
+/// The number of the alarm among them.
+const ALARM: u64 = u64::MAX - 1;
 
 /// Opens a vhost-user port: its queues, one per worker, and the thread that serves its socket.
 pub fn open(spec: &VhostUserSpec, sink: PeerSink) -> Result<Vec<Box<dyn Queue>>, OpenError> {
@@ -128,7 +143,7 @@ impl Parts {
         let mut queues = Vec::with_capacity(spec.queues);
         for (worker, wake) in wakes.into_iter().enumerate() {
             let pairs = (worker..spec.pairs).step_by(spec.queues).count();
-            let readiness = Poller::new(pairs + 1)?;
+            let readiness = Poller::new(pairs + 2)?;
             readiness.add(wake.fd(), WAKE)?;
             let (sender, changes) = unbounded();
             lanes.push(thread::Lane {
@@ -145,6 +160,9 @@ impl Parts {
                 broken: Vec::new(),
                 workers: spec.queues,
                 turn: 0,
+                patience: Patience::default(),
+                left_alone: None,
+                alarm: None,
             });
         }
         Ok(Self { link, lanes, queues })
@@ -202,6 +220,10 @@ fn work(mut queue: VhostQueue) {
 
 impl Queue for VhostQueue {
     fn receive(&mut self, pool: &mut Pool, batch: &mut Vec<Frame>) -> io::Result<bool> {
+        if self.patience.is_out(Instant::now) {
+            return Ok(false);
+        }
+        let began = self.patience.begin();
         let mut octets = 0;
         for index in 0..self.pairs.len() {
             let turn = (self.turn + index) % self.pairs.len();
@@ -222,10 +244,18 @@ impl Queue for VhostQueue {
             }
         }
         self.turn = self.turn.wrapping_add(1);
+        self.ended(began);
         Ok(!batch.is_empty())
     }
 
     fn transmit(&mut self, batch: &mut [Frame], outgoing: &mut [Outgoing]) {
+        if self.patience.is_out(Instant::now) {
+            for item in outgoing {
+                item.outcome = failure(DropReason::GuestSlow);
+            }
+            return;
+        }
+        let began = self.patience.begin();
         let active = self.pairs.iter().filter(|pair| pair.to_guest.is_some()).count();
         let mut place = 0;
         for pair in &mut self.pairs {
@@ -253,15 +283,18 @@ impl Queue for VhostQueue {
                 item.outcome = failure(DropReason::TxPortDown);
             }
         }
+        self.ended(began);
     }
 
     fn finish(&mut self) {
+        let began = self.patience.begin();
         for pair in &mut self.pairs {
             if let Some(running) = &mut pair.from_guest {
                 running.ring.use_taken();
             }
         }
         self.broken.clear();
+        self.ended(began);
     }
 
     fn takes_payload(&self) -> bool {
@@ -269,6 +302,7 @@ impl Queue for VhostQueue {
     }
 
     fn wake(&mut self) -> bool {
+        let began = self.patience.begin();
         self.wake.clear();
         // Takes what was told: all of it, and without a word to the guests' descriptors.
         if let Err(error) = self.readiness.wait(Some(Duration::ZERO)) {
@@ -278,19 +312,33 @@ impl Queue for VhostQueue {
             self.change(change);
         }
         let mut any = false;
-        for running in self.pairs.iter_mut().filter_map(|pair| pair.from_guest.as_mut()) {
-            running.ring.disarm();
-            any = true;
+        if !self.patience.is_out(Instant::now) {
+            for running in self.pairs.iter_mut().filter_map(|pair| pair.from_guest.as_mut()) {
+                running.ring.disarm();
+                any = true;
+            }
         }
+        self.ended(began);
         any
     }
 
     fn arm(&mut self) -> bool {
+        if self.patience.is_out(Instant::now) {
+            // The alarm wakes the worker.
+            return self.alarm.is_none();
+        }
+        let began = self.patience.begin();
         let mut waiting = false;
         for running in self.pairs.iter_mut().filter_map(|pair| pair.from_guest.as_mut()) {
             waiting |= running.ring.arm() || running.kick.is_none();
         }
+        self.ended(began);
         waiting
+    }
+
+    fn suspect(&mut self) -> Option<LeftAlone> {
+        self.patience.suspect(Instant::now());
+        self.left_alone.take()
     }
 
     fn takes_frames(&self) -> bool {
@@ -307,6 +355,44 @@ impl Queue for VhostQueue {
 }
 
 impl VhostQueue {
+    /// A call that touches the guest's memory has ended.
+    #[inline]
+    fn ended(&mut self, began: Option<Instant>) {
+        if let Some(began) = began {
+            self.judge(began);
+        }
+    }
+
+    #[cold]
+    fn judge(&mut self, began: Instant) {
+        let left_alone = self.patience.end(began, Instant::now(), waits::were_there);
+        let Some(left_alone) = left_alone else { return };
+        self.left_alone = Some(left_alone);
+        if let Err(error) = self.set_alarm(left_alone.rest) {
+            // Without an alarm the worker asks until it is over.
+            self.alarm = None;
+            tracing::warn!(%error, "no timer for a guest that is left alone");
+        }
+    }
+
+    fn set_alarm(&mut self, rest: Duration) -> nix::Result<()> {
+        let alarm = match self.alarm.take() {
+            Some(alarm) => alarm,
+            None => {
+                let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+                let alarm = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+                self.readiness
+                    .add_edge(alarm.as_fd(), ALARM)
+                    .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+                alarm
+            }
+        };
+        let expiration = Expiration::OneShot(TimeSpec::from_duration(rest));
+        alarm.set(expiration, TimerSetTimeFlags::empty())?;
+        self.alarm = Some(alarm);
+        Ok(())
+    }
+
     fn change(&mut self, change: Change) {
         match change {
             Change::Start {

@@ -1,0 +1,148 @@
+//! How long a guest's memory may keep its worker waiting.
+//!
+//! To touch a guest's memory can take long: its pages may have to be made first, and while its hypervisor punches holes in the file behind it
+//! (`fallocate(2)`) the kernel lets whoever touches it wait. That cannot be known before, nor be ended. But a guest that makes a worker wait can be
+//! left alone afterwards, for [`SHARE`] times as long as it has made others wait lately, and so costs them a small part of the worker's time at most.
+//!
+//! Looking at the clock around each call costs more than a call should. So it is done only while there is a reason: the worker was kept waiting
+//! ([`Patience::suspect`]), or this guest did it not long ago.
+
+use std::time::{Duration, Instant};
+
+/// A call that takes longer was kept waiting. A full batch of the longest frames takes a tenth of it.
+pub const LONG: Duration = Duration::from_millis(2);
+
+/// For how many times as long as it made others wait a guest is left alone.
+const SHARE: u32 = 9;
+
+/// The longest that it is left alone at once.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How long calls are timed after there was a reason, and how long a guest's waits add up after the last one.
+const MEMORY: Duration = Duration::from_secs(60);
+
+/// A guest is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftAlone {
+    /// How long it kept the worker waiting this time.
+    pub waited: Duration,
+    /// How long it is left alone for that.
+    pub rest: Duration,
+}
+
+/// What one guest has cost, and what follows from it. Owned by its queue.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// Calls are timed until then.
+    timed_until: Option<Instant>,
+    /// The guest is left alone until then.
+    until: Option<Instant>,
+    /// What it has cost since it last was good for a while.
+    waited: Duration,
+    /// When it did so last.
+    last: Option<Instant>,
+}
+
+impl Patience {
+    /// Times calls from now on, for a while.
+    pub(super) fn suspect(&mut self, now: Instant) {
+        self.timed_until = Some(now + MEMORY);
+    }
+
+    /// When a call begins, if it is to be timed.
+    pub(super) fn begin(&self) -> Option<Instant> {
+        self.timed_until.map(|_| Instant::now())
+    }
+
+    /// A timed call has ended. `blocked` says whether the thread waited, where it might only have been preempted; it is asked about long calls only.
+    pub(super) fn end(
+        &mut self,
+        began: Instant,
+        now: Instant,
+        blocked: impl FnOnce() -> bool,
+    ) -> Option<LeftAlone> {
+        let waited = now.saturating_duration_since(began);
+        if waited < LONG {
+            self.timed_until = self.timed_until.filter(|until| *until > now);
+            return None;
+        }
+        if !blocked() {
+            return None;
+        }
+        if self.last.is_none_or(|last| now > last + MEMORY) {
+            self.waited = Duration::ZERO;
+        }
+        self.waited += waited;
+        let rest = (self.waited * SHARE).min(LONGEST);
+        self.last = Some(now + rest);
+        self.until = Some(now + rest);
+        self.suspect(now + rest);
+        Some(LeftAlone { waited, rest })
+    }
+
+    /// Whether the guest is left alone at present. The clock is read only if it may be.
+    #[inline]
+    pub(super) fn is_out(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        self.until.is_some() && self.is_still_out(now())
+    }
+
+    #[cold]
+    fn is_still_out(&mut self, now: Instant) -> bool {
+        self.until = self.until.filter(|until| *until > now);
+        self.until.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A call of so many milliseconds that begins then.
+    fn call(patience: &mut Patience, began: Instant, took: u64) -> Option<LeftAlone> {
+        patience.end(began, began + ms(took), || true)
+    }
+
+    #[test]
+    fn only_calls_that_were_kept_waiting_have_a_price() {
+        let start = Instant::now();
+        let mut patience = Patience::default();
+        assert_eq!(patience.begin(), None);
+        patience.suspect(start);
+        assert!(patience.begin().is_some());
+        assert_eq!(call(&mut patience, start, 1), None);
+        // Preempted only.
+        assert_eq!(patience.end(start, start + ms(500), || false), None);
+        assert!(!patience.is_out(|| start));
+        // After a good while nothing is timed any more.
+        assert_eq!(call(&mut patience, start + MEMORY, 0), None);
+        assert_eq!(patience.begin(), None);
+    }
+
+    #[test]
+    fn a_guest_that_goes_on_costs_a_tenth_and_then_less() {
+        let mut now = Instant::now();
+        let start = now;
+        let mut patience = Patience::default();
+        let mut cost = Duration::ZERO;
+        for round in 1..=30 {
+            let found = call(&mut patience, now, 100).expect("it took long");
+            assert_eq!(found.waited, ms(100));
+            assert_eq!(found.rest, (ms(900) * round).min(LONGEST));
+            now += found.waited;
+            cost += found.waited;
+            assert!(patience.is_out(|| now + found.rest - ms(1)));
+            now += found.rest;
+            assert!(!patience.is_out(|| now));
+            assert!(patience.begin().is_some());
+            assert!(cost * 10 <= now - start);
+        }
+        // It was good for a while.
+        now += MEMORY + ms(1);
+        let found = call(&mut patience, now, 10).expect("it took long");
+        assert_eq!(found.rest, ms(90));
+    }
+}
