@@ -12,4 +12,5 @@ pub mod metrics;
 pub mod run;
 pub mod store;
 pub mod summary;
+pub mod teams;
 pub mod trace;

@@ -6,6 +6,7 @@
 //! switch to the port. Every drop reason is always present, so that `rate()` sees the first drop too
 //! (<https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics>).
 
+use crate::api::model::UplinkRow;
 use datapath::{BATCH_BUCKETS, DirectionStats, PortStats, WorkerStats};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
@@ -18,8 +19,10 @@ use switch_core::verdict::DropReason;
 pub struct PortSample {
     /// Its switch.
     pub switch: String,
-    /// Its port group.
+    /// Its port group; empty for an uplink.
     pub group: String,
+    /// What it is as an uplink.
+    pub uplink: Option<UplinkRow>,
     /// Its name.
     pub port: String,
     /// Whether it carries frames.
@@ -118,6 +121,7 @@ const PORT_TYPE: &[&str] = &["switch", "group", "port", "type"];
 const PORT_REASON: &[&str] = &["switch", "group", "port", "reason"];
 const PORT_QUEUE: &[&str] = &["switch", "group", "port", "queue"];
 const SWITCH: &[&str] = &["switch"];
+const UPLINK: &[&str] = &["switch", "uplink"];
 const WORKER: &[&str] = &["worker"];
 
 macro_rules! families {
@@ -150,6 +154,10 @@ families! {
         "Frames that waited when the port was last served, at most one batch per worker.";
     QUEUE_WORKER: GAUGE "vswitch_port_queue_worker" PORT_QUEUE,
         "Number of the worker that serves a queue of the port.";
+    UPLINK_ACTIVE: GAUGE "vswitch_uplink_active" UPLINK,
+        "Whether a team uses the uplink at present (1) or not (0).";
+    ANNOUNCED: COUNTER "vswitch_uplink_announced_total" UPLINK,
+        "Stations that the switch has announced by the uplink (RARP).";
     MAC_ENTRIES: GAUGE "vswitch_mac_table_entries" SWITCH,
         "Entries in the MAC table, static ones included.";
     MAC_CAPACITY: GAUGE "vswitch_mac_table_capacity" SWITCH,
@@ -222,6 +230,11 @@ impl Collector for SwitchCollector {
         let mut out = Families::default();
         for port in &sample.ports {
             port_metrics(&mut out, port);
+        }
+        for uplink in sample.ports.iter().filter_map(|port| port.uplink.as_ref()) {
+            let labels = [uplink.switch.as_str(), uplink.name.as_str()];
+            out.number(UPLINK_ACTIVE, &labels, f64::from(u8::from(uplink.active)));
+            out.number(ANNOUNCED, &labels, uplink.announced as f64);
         }
         for switch in &sample.switches {
             let labels = [switch.switch.as_str()];
@@ -359,6 +372,7 @@ impl Families {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::model::PortState;
 
     fn sample() -> Sample {
         let receive = DirectionStats {
@@ -372,6 +386,17 @@ mod tests {
         drops[DropReason::VlanTagged.index()] = 7;
         Sample {
             ports: vec![PortSample {
+                uplink: Some(UplinkRow {
+                    name: "up1".into(),
+                    switch: "vs0".into(),
+                    device: "eth1".into(),
+                    state: PortState::Up,
+                    reason: None,
+                    active: true,
+                    ports: 1,
+                    announced: 2,
+                    neighbour: None,
+                }),
                 switch: "vs0".into(),
                 group: "web".into(),
                 port: "vm\"1".into(),
@@ -421,6 +446,8 @@ mod tests {
             r#"vswitch_port_drops_total{switch="vs0",group="web",port="vm\"1",reason="vlan-tagged"} 7"#,
             r#"vswitch_port_drops_total{switch="vs0",group="web",port="vm\"1",reason="runt"} 0"#,
             r#"vswitch_port_receive_queue_depth{switch="vs0",group="web",port="vm\"1"} 4"#,
+            r#"vswitch_uplink_active{switch="vs0",uplink="up1"} 1"#,
+            r#"vswitch_uplink_announced_total{switch="vs0",uplink="up1"} 2"#,
             r#"vswitch_mac_table_entries{switch="vs0"} 5"#,
             r#"vswitch_worker_busy_seconds_total{worker="0"} 1.5"#,
             r#"vswitch_worker_batch_size_bucket{worker="0",le="2"} 3"#,

@@ -8,6 +8,7 @@ use switch_core::id::PortId;
 use switch_core::offload::Offload;
 use switch_core::pipeline::{Mode, Step, forward};
 use switch_core::snapshot::{Overflow, Port, Snapshot};
+use switch_core::team::{Exit, Role};
 use switch_core::time::Timestamp;
 use switch_core::verdict::DropReason;
 use switch_core::vid::Vid;
@@ -98,7 +99,9 @@ fn stage_of(reason: DropReason) -> &'static str {
         R::VlanReserved | R::VlanTagged | R::VlanUntagged | R::VlanNotAllowed => "vlan-ingress",
         R::BadSource | R::ReservedAddress => "parse",
         R::ForgedTransmit => "security",
-        R::StaticMac | R::MacLimit => "learn",
+        R::StaticMac | R::MacLimit | R::Reflection => "learn",
+        R::NoUplink => "team",
+        R::Duplicate | R::UplinkUnused => "lookup",
         R::SamePort | R::Isolated | R::MacChanged | R::NoDestination => "lookup",
         R::EgressVlan | R::VlanNested => "vlan-egress",
         _ => "send",
@@ -241,6 +244,20 @@ impl Teller<'_> {
                     self.setting_of("security.forged-transmits", port)
                 ),
             ),
+            Step::Exit { uplink } => said(
+                "team",
+                format!("outside, by {}", self.names.port(uplink)),
+                match &self.port.role {
+                    Role::Inside {
+                        exit: Exit::One(_), ..
+                    } => "it is the port's uplink".to_owned(),
+                    Role::Inside {
+                        exit: Exit::BySource(_),
+                        ..
+                    } => "the hash of the source address and VLAN says so".to_owned(),
+                    _ => "the hash of the flow says so".to_owned(),
+                },
+            ),
             Step::Hop(hop) => {
                 let decision = match hop.tag {
                     Some(tag) => {
@@ -284,6 +301,13 @@ impl Teller<'_> {
             Learnt::Static => (
                 "nothing to learn".to_owned(),
                 format!("{} has the source", self.setting("static-macs")),
+            ),
+            Learnt::Reflected { port } => (
+                "refuse the source".to_owned(),
+                format!(
+                    "it is a station behind {}, and the frame its own reflection",
+                    self.names.port(port)
+                ),
             ),
             Learnt::StaticElsewhere { owner } => (
                 "refuse the source".to_owned(),
@@ -393,6 +417,7 @@ mod tests {
             mac: None,
             isolated: false,
             mac_limit: None,
+            role: Role::default(),
             state: Arc::default(),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::config::{Registry, ValidConfig, compile, text};
+use control::teams::Teams;
 use proptest::prelude::*;
 use switch_core::addr::MacAddr;
 use switch_core::fdb::{Kind, Learnt};
@@ -31,7 +32,7 @@ fn mac(last: u8) -> MacAddr {
 
 /// Compiles with all ports up.
 fn up(config: &ValidConfig, generation: u64, registry: &mut Registry) -> Snapshot {
-    compile(config, generation, registry, &|_| true)
+    compile(config, generation, registry, &|_| true, &Teams::default())
 }
 
 fn port<'a>(snapshot: &'a Snapshot, registry: &Registry, name: &str) -> &'a snapshot::Port {
@@ -106,7 +107,13 @@ switches:
 ",
     );
     let mut registry = Registry::new(1);
-    let snapshot = compile(&config, 7, &mut registry, &|name| name != "plain");
+    let snapshot = compile(
+        &config,
+        7,
+        &mut registry,
+        &|name| name != "plain",
+        &Teams::default(),
+    );
     assert_eq!(snapshot.generation(), 7);
     let switch = &snapshot.switches()[0];
     assert_eq!(
@@ -282,7 +289,7 @@ fn a_port_that_goes_down_is_flushed() {
     up(&config, 1, &mut registry);
     learn(&registry, "vs0", 10, 1, "a");
     learn(&registry, "vs0", 10, 2, "b");
-    let snapshot = compile(&config, 2, &mut registry, &|name| name != "a");
+    let snapshot = compile(&config, 2, &mut registry, &|name| name != "a", &Teams::default());
     assert!(!port(&snapshot, &registry, "a").up);
     assert_eq!(lookup(&registry, "vs0", 10, 1), None);
     assert!(lookup(&registry, "vs0", 10, 2).is_some());
@@ -290,7 +297,7 @@ fn a_port_that_goes_down_is_flushed() {
     learn(&registry, "vs0", 10, 1, "a");
     registry.settle();
     learn(&registry, "vs0", 10, 1, "a");
-    compile(&config, 3, &mut registry, &|name| name != "a");
+    compile(&config, 3, &mut registry, &|name| name != "a", &Teams::default());
     assert!(lookup(&registry, "vs0", 10, 1).is_some());
 }
 

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use control::api::model::ChangeAction;
 use control::config::model::{
-    Config, Driver, GroupMode, MacLimit, MacTable, Overflow, Policy, Port, PortGroup, Security, SocketMode,
-    StaticMac, Switch, Vlan, Workers,
+    Balance, Config, Detect, Driver, GroupMode, MacLimit, MacTable, Overflow, Policy, Port, PortGroup,
+    Security, SocketMode, StaticMac, Switch, Teaming, Uplink, Vlan, Workers,
 };
 use control::config::units::{
-    Ageing, Core, MacCount, Mtu, Name, QueuePairs, StationMac, TableSize, VlanId, VlanRange, WorkerCount,
-    WorkerNumber,
+    Ageing, Core, LinkDelay, MacCount, Mtu, Name, QueuePairs, StationMac, TableSize, VlanId, VlanRange,
+    WorkerCount, WorkerNumber,
 };
 use control::config::{diff, schema, text};
 use proptest::prelude::*;
@@ -366,16 +366,57 @@ fn station() -> impl Strategy<Value = StationMac> {
     })
 }
 
+fn teaming() -> impl Strategy<Value = Teaming> {
+    use proptest::option::of;
+    let balance = proptest::sample::select(vec![
+        Balance::PortId,
+        Balance::SourceMac,
+        Balance::IpHash,
+        Balance::Explicit,
+    ]);
+    let names = || of(proptest::collection::vec(name(), 0..3));
+    let delay = || of((0..=3_600_000_u64).prop_map(|ms| LinkDelay::try_from(format!("{ms}ms")).unwrap()));
+    let flags = (of(any::<bool>()), of(any::<bool>()));
+    let rest = (of(Just(Detect::Link)), delay(), delay());
+    (of(balance), names(), names(), flags, rest).prop_map(
+        |(balance, active, standby, (failback, notify), (detect, up_delay, down_delay))| Teaming {
+            balance,
+            active,
+            standby,
+            detect,
+            failback,
+            notify,
+            up_delay,
+            down_delay,
+        },
+    )
+}
+
+fn uplink() -> impl Strategy<Value = Uplink> {
+    let device = name().prop_filter_map("no device", |name| name.as_str().parse().ok());
+    (device, port()).prop_map(|(device, port)| Uplink {
+        device,
+        driver: port.driver,
+        offloads: port.offloads,
+        busy_poll: port.busy_poll,
+        enabled: port.enabled,
+        worker: port.worker,
+        workers: port.workers,
+    })
+}
+
 fn group() -> impl Strategy<Value = PortGroup> {
     use proptest::option::of;
     (
+        of(teaming()),
         of(Just(GroupMode::Bridged)),
         of(vlan()),
         of(security()),
         of(mac_limit()),
         of(any::<bool>()),
     )
-        .prop_map(|(mode, vlan, security, mac_limit, isolated)| PortGroup {
+        .prop_map(|(teaming, mode, vlan, security, mac_limit, isolated)| PortGroup {
+            teaming,
             mode,
             vlan,
             security,
@@ -481,8 +522,11 @@ fn any_config() -> impl Strategy<Value = Config> {
         table,
         vec((name(), group()), 0..4),
         vec((name(), port()), 0..4),
+        (vec((name(), uplink()), 0..3), of(teaming())),
     )
-        .prop_map(|(mtu, mac_table, groups, ports)| Switch {
+        .prop_map(|(mtu, mac_table, groups, ports, (uplinks, teaming))| Switch {
+            uplinks: uplinks.into_iter().collect(),
+            teaming,
             mtu,
             mac_table,
             port_groups: groups.into_iter().collect(),

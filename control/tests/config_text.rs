@@ -145,8 +145,6 @@ fn keys_of_later_versions_are_called_so() {
 acls: {}
 switches:
   vs0:
-    uplinks: {}
-    teaming: {}
     mirrors: {}
     port-groups:
       web: { acl: web, shaping: {}, storm: {}, multicast: {}, arp-inspection: true, gateway: {}, mode: nat }
@@ -156,17 +154,48 @@ switches:
 ",
         &[
             "2:1 acls: `acls` is not supported by this version | take `acls` out",
-            "5:5 switches.vs0.uplinks: `uplinks` is not supported by this version | take `uplinks` out",
-            "6:5 switches.vs0.teaming: `teaming` is not supported by this version | take `teaming` out",
-            "7:5 switches.vs0.mirrors: `mirrors` is not supported by this version | take `mirrors` out",
-            "9:14 switches.vs0.port-groups.web.acl: `acl` is not supported by this version | take `acl` out",
-            "9:24 switches.vs0.port-groups.web.shaping: `shaping` is not supported by this version | take `shaping` out",
-            "9:37 switches.vs0.port-groups.web.storm: `storm` is not supported by this version | take `storm` out",
-            "9:48 switches.vs0.port-groups.web.multicast: `multicast` is not supported by this version | take `multicast` out",
-            "9:63 switches.vs0.port-groups.web.arp-inspection: `arp-inspection` is not supported by this version | take `arp-inspection` out",
-            "9:85 switches.vs0.port-groups.web.gateway: `gateway` is not supported by this version | take `gateway` out",
-            "9:104 switches.vs0.port-groups.web.mode: `nat` is not supported by this version | supported: bridged",
-            "12:54 switches.vs0.ports.vm2.addresses: `addresses` is not supported by this version | take `addresses` out",
+            "5:5 switches.vs0.mirrors: `mirrors` is not supported by this version | take `mirrors` out",
+            "7:14 switches.vs0.port-groups.web.acl: `acl` is not supported by this version | take `acl` out",
+            "7:24 switches.vs0.port-groups.web.shaping: `shaping` is not supported by this version | take `shaping` out",
+            "7:37 switches.vs0.port-groups.web.storm: `storm` is not supported by this version | take `storm` out",
+            "7:48 switches.vs0.port-groups.web.multicast: `multicast` is not supported by this version | take `multicast` out",
+            "7:63 switches.vs0.port-groups.web.arp-inspection: `arp-inspection` is not supported by this version | take `arp-inspection` out",
+            "7:85 switches.vs0.port-groups.web.gateway: `gateway` is not supported by this version | take `gateway` out",
+            "7:104 switches.vs0.port-groups.web.mode: `nat` is not supported by this version | supported: bridged",
+            "10:54 switches.vs0.ports.vm2.addresses: `addresses` is not supported by this version | take `addresses` out",
+        ],
+    );
+}
+
+#[test]
+fn uplinks_and_teams_are_checked() {
+    check(
+        "version: 1
+switches:
+  vs0:
+    uplinks: { up1: { device: eth1 }, up2: { device: eth1 }, uplinks: { device: eth3 }, up4: {} }
+    teaming: { active: [up1, upp2], standby: [up1], balance: lacp, detect: beacon, up-delay: 2h }
+    port-groups:
+      web: { teaming: { balance: ip-hash, active: [up1], standby: [up2] } }
+    ports:
+      up1: { port-group: web, tap: a }
+  vs1:
+    teaming: { failback: false }
+    port-groups: { lan: {} }
+",
+        &[
+            "4:54 switches.vs0.uplinks.up2.device: the device `eth1` is taken by switches.vs0.uplinks.up1",
+            "4:62 switches.vs0.uplinks.uplinks: `uplinks` stands for all uplinks together; choose another name",
+            "4:62 switches.vs0.uplinks.uplinks: no team uses the uplink `uplinks`, and an uplink outside of the team may close a loop | name it in `active` or `standby` of `teaming`, or set `enabled: false`",
+            "4:89 switches.vs0.uplinks.up4: `device` is missing",
+            "5:30 switches.vs0.teaming.active[1]: there is no uplink `upp2` in this switch | did you mean `up2`?",
+            "5:47 switches.vs0.teaming.standby[0]: the uplink `up1` is named twice",
+            "5:62 switches.vs0.teaming.balance: `lacp` is not supported by this version | supported: port-id, source-mac, ip-hash, explicit",
+            "5:76 switches.vs0.teaming.detect: `beacon` is not supported by this version | supported: link",
+            "5:94 switches.vs0.teaming.up-delay: `2h` is too long: at most 1h are expected",
+            "7:34 switches.vs0.port-groups.web.teaming.balance: `ip-hash` is for uplinks that are one aggregate outside, and an aggregate has no `standby` | name all uplinks of the aggregate in `active`",
+            "9:7 switches.vs0.ports.up1: the port name `up1` is taken by switches.vs0.uplinks.up1; names are unique across switches",
+            "11:5 switches.vs1.teaming: there are no uplinks to be shared | name the devices under `uplinks` of the switch, such as `uplinks: { up1: { device: eth1 } }`",
         ],
     );
 }
@@ -675,7 +704,8 @@ switches:
     )
     .unwrap();
     assert_eq!(valid.port("off").unwrap().attachment.device(), "yes");
-    assert_eq!(valid.port("1e3").unwrap().group, "100");
+    let group = valid.port("1e3").unwrap().group.as_ref();
+    assert_eq!(group.map(control::config::units::Name::as_str), Some("100"));
     assert_eq!(valid.port("1e3").unwrap().attachment.device(), "0x1");
     assert_eq!(&text::parse(&valid.config().to_yaml()).unwrap(), valid.config());
 }

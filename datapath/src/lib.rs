@@ -332,6 +332,20 @@ impl Datapath {
         drop(old);
     }
 
+    /// Sends frames of the switch's own by a port that is attached: whole frames, with their tags. Does not wait for it. They count as transmitted by the
+    /// port, and were received by none.
+    pub fn send(&self, port: PortId, frames: Vec<Vec<u8>>) {
+        let worker = {
+            let control = self.control();
+            let known = control.ports.get(&port);
+            let Some(queue) = known.and_then(|port| port.queues.first()) else {
+                return;
+            };
+            usize::from(queue.worker)
+        };
+        self.command(worker, Command::Send { port, frames });
+    }
+
     /// The worker of each queue of a port. `homes` are the workers that its queues are opened for ([`io::Queue::worker`]).
     fn owners(
         &self,

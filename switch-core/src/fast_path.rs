@@ -9,7 +9,6 @@
 //! which comes here first, and want the same.
 
 use crate::frame::{FrameView, Hop};
-use crate::id::PortId;
 use crate::pipeline::{ETHERNET, GROUP, addresses, is_tag};
 use crate::snapshot::{Compiled, Snapshot};
 use crate::time::Timestamp;
@@ -39,11 +38,11 @@ pub(crate) fn forward(
     if frame.len > from.longest as usize {
         return false;
     }
-    let Some(to) = receiver(snapshot, now, frame.port, from, from.untagged, ethernet) else {
+    let Some(to) = receiver(snapshot, now, from, from.untagged, ethernet) else {
         return false;
     };
     if to.untagged != from.untagged {
-        return tag_first(to, from.untagged, hops);
+        return leave(snapshot, from, to, ethernet, hops);
     }
     send(to, None, hops)
 }
@@ -63,13 +62,16 @@ fn forward_tagged(
     let Some((vid, priority)) = from_trunk(from, frame) else {
         return false;
     };
-    let Some(to) = receiver(snapshot, now, frame.port, from, vid, ethernet) else {
+    let Some(to) = receiver(snapshot, now, from, vid, ethernet) else {
         return false;
     };
-    if to.untagged != vid {
-        return send_tagged(to, vid, priority, hops);
+    if to.is_outside {
+        return match uplink(snapshot, from, vid, ethernet) {
+            Some(to) => send_as(to, vid, priority, hops),
+            None => false,
+        };
     }
-    send(to, None, hops)
+    send_as(to, vid, priority, hops)
 }
 
 /// The port behind which the destination of a usual frame is, VLAN egress aside.
@@ -77,7 +79,6 @@ fn forward_tagged(
 fn receiver<'a>(
     snapshot: &'a Snapshot,
     now: Timestamp,
-    port: PortId,
     from: &Compiled,
     vid: u16,
     ethernet: &[u8; ETHERNET],
@@ -91,9 +92,9 @@ fn receiver<'a>(
         return None;
     }
     let fdb = &from.switch.fdb;
-    let place = fdb.usual(vid, source, port, destination, now, &from.ageing)?;
+    let place = fdb.usual(vid, source, from.place, destination, now, &from.ageing)?;
     let to = snapshot.compiled(place)?;
-    if !from.reaches(to) || place == port {
+    if !from.reaches(to) || place == from.place {
         return None;
     }
     if !to.port.security.mac_changes && !to.guard().is_steady() {
@@ -112,15 +113,43 @@ fn send(to: &Compiled, tag: Option<Tag>, hops: &mut Vec<Hop>) -> bool {
     true
 }
 
-/// [`send_tagged`] for a frame that came without a tag.
+/// [`send_as`] for a frame that came without a tag, and the way of one for the outside.
 #[inline(never)]
-fn tag_first(to: &Compiled, vid: u16, hops: &mut Vec<Hop>) -> bool {
-    send_tagged(to, vid, 0, hops)
+fn leave(
+    snapshot: &Snapshot,
+    from: &Compiled,
+    to: &Compiled,
+    ethernet: &[u8; ETHERNET],
+    hops: &mut Vec<Hop>,
+) -> bool {
+    let vid = from.untagged;
+    if !to.is_outside {
+        return send_as(to, vid, 0, hops);
+    }
+    match uplink(snapshot, from, vid, ethernet) {
+        Some(to) => send_as(to, vid, 0, hops),
+        None => false,
+    }
 }
 
-/// [`send`] for a trunk that gives the frame a tag.
+/// The uplink of a frame for the outside; `None` if more than the Ethernet header matters, or none is fit.
+#[inline(never)]
+fn uplink<'a>(
+    snapshot: &'a Snapshot,
+    from: &Compiled,
+    vid: u16,
+    ethernet: &[u8; ETHERNET],
+) -> Option<&'a Compiled> {
+    let uplink = from.exit().of_station(addresses(ethernet).1, vid)?;
+    snapshot.compiled(uplink).filter(|to| to.live)
+}
+
+/// [`send`] without a tag or with the one of a trunk that lists the VLAN.
 #[inline(always)]
-fn send_tagged(to: &Compiled, vid: u16, priority: u16, hops: &mut Vec<Hop>) -> bool {
+fn send_as(to: &Compiled, vid: u16, priority: u16, hops: &mut Vec<Hop>) -> bool {
+    if to.untagged == vid {
+        return send(to, None, hops);
+    }
     match to_trunk(to, vid, priority) {
         Some(tag) => send(to, Some(tag), hops),
         None => false,

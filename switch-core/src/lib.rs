@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod announce;
 pub mod decisions;
 mod fast_path;
 pub mod fdb;
@@ -21,6 +22,7 @@ pub mod offload;
 pub mod pipeline;
 pub mod security;
 pub mod snapshot;
+pub mod team;
 pub mod time;
 pub mod verdict;
 pub mod vid;

@@ -7,11 +7,13 @@
 //! Threads: any number of workers may run [`forward`] on one snapshot.
 
 use crate::addr::MacAddr;
+use crate::announce::announces;
 use crate::fast_path;
 use crate::fdb::Learnt;
 use crate::frame::{FrameView, Hop};
 use crate::id::PortId;
 use crate::snapshot::{Compiled, Overflow, Port, Snapshot, Switch};
+use crate::team::Exit;
 use crate::time::Timestamp;
 use crate::verdict::DropReason;
 use crate::vid::{Tag, Tpid, Vid};
@@ -67,6 +69,11 @@ pub enum Step {
         port: PortId,
         /// Its guest's address.
         effective: MacAddr,
+    },
+    /// The destination is outside, and the team of the frame's port sends it by this uplink.
+    Exit {
+        /// Which.
+        uplink: PortId,
     },
     /// The frame leaves by a port.
     Hop(Hop),
@@ -205,17 +212,20 @@ pub(crate) fn forward_whole<O: Observer>(
     }
 
     // Learn.
-    let fresh = switch.fdb.is_fresh(vid, source, port.id, now);
+    let fresh = switch.fdb.is_fresh(vid, source, from.place, now);
     let learnt = if fresh {
         Learnt::Known
-    } else {
+    } else if from.place == port.id {
         learn(switch, port, vid, source, now, mode)
+    } else {
+        learn_outside(from, vid, source, frame.header, now, mode)
     };
     if O::LOOKS {
         observer.step(Step::Learnt(learnt));
     }
     match learnt {
         Learnt::StaticElsewhere { .. } => return Err(DropReason::StaticMac),
+        Learnt::Reflected { .. } => return Err(DropReason::Reflection),
         Learnt::Limited
             if port
                 .mac_limit
@@ -227,8 +237,12 @@ pub(crate) fn forward_whole<O: Observer>(
         _ => {}
     }
 
-    // Forwarding lookup.
     let group = destination & GROUP != 0;
+    if group && mode == Mode::Live && !matches!(from.exit(), Exit::None) {
+        note_announcement(from, vid, source, frame.header, now);
+    }
+
+    // Forwarding lookup.
     let place = if group {
         None
     } else if mode == Mode::Dry
@@ -236,7 +250,7 @@ pub(crate) fn forward_whole<O: Observer>(
         && matches!(learnt, Learnt::New | Learnt::Moved { .. })
     {
         // Live, the table would know by now.
-        Some(port.id)
+        Some(from.place)
     } else {
         switch.fdb.lookup_number(vid, destination, now, switch.ageing)
     };
@@ -245,16 +259,34 @@ pub(crate) fn forward_whole<O: Observer>(
         .filter(|to| to.live && to.port.switch == port.switch);
 
     // Egress checks and VLAN egress.
+    let way = Way {
+        snapshot,
+        from,
+        header: frame.header,
+        source,
+        inside,
+    };
     let Some(to) = known else {
         let unknown = (!group).then(|| MacAddr::from_u64(destination));
-        return flood(snapshot, from, inside, unknown, hops, observer);
+        return flood(&way, unknown, hops, observer);
     };
     if O::LOOKS {
         observer.step(Step::Hit { port: to.port.id });
     }
-    if to.port.id == port.id {
+    if to.port.id == from.place {
         return Err(DropReason::SamePort);
     }
+    if let Some(uplink) = from.uplink()
+        && !to.hears().unicast.contains(uplink)
+    {
+        return Err(DropReason::UplinkUnused);
+    }
+    // Team selection.
+    let to = if to.is_outside {
+        way.exit(observer).ok_or(DropReason::NoUplink)?
+    } else {
+        to
+    };
     // A port without policy in the frame's own VLAN takes an untagged frame as it is.
     let tag = if to.is_open && to.untagged == vid.get() && inside.nested.is_none() {
         None
@@ -263,9 +295,34 @@ pub(crate) fn forward_whole<O: Observer>(
     };
     send(to, tag, hops, observer);
     if from.watched {
-        copy_to_watchers(snapshot, from, to, inside, hops, observer);
+        copy_to_watchers(&way, to, hops, observer);
     }
     Ok(())
+}
+
+/// What is known of a frame when it is to leave.
+struct Way<'a> {
+    snapshot: &'a Snapshot,
+    from: &'a Compiled,
+    /// The frame's first octets.
+    header: &'a [u8],
+    /// Its source, as [`MacAddr::to_u64`] gives it.
+    source: u64,
+    inside: Inside,
+}
+
+impl<'a> Way<'a> {
+    /// The uplink by which it leaves if it is for the outside.
+    #[inline(never)]
+    fn exit<O: Observer>(&self, observer: &mut O) -> Option<&'a Compiled> {
+        let exit = self.from.exit();
+        let uplink = exit.of_frame(self.header, self.source, self.inside.vid.get())?;
+        let to = self.snapshot.compiled(uplink).filter(|to| to.live)?;
+        if O::LOOKS {
+            observer.step(Step::Exit { uplink });
+        }
+        Some(to)
+    }
 }
 
 /// Whether policy lets a frame leave by the port that its destination is behind, and with which tag.
@@ -280,17 +337,12 @@ fn egress(from: &Compiled, to: &Compiled, inside: Inside) -> Result<Option<Tag>,
 
 /// Copies a frame for one port to the ports of its VLAN that see everything.
 #[inline(never)]
-fn copy_to_watchers<O: Observer>(
-    snapshot: &Snapshot,
-    from: &Compiled,
-    to: &Compiled,
-    inside: Inside,
-    hops: &mut Vec<Hop>,
-    observer: &mut O,
-) {
-    for id in snapshot.promiscuous(from.port.switch, inside.vid) {
+fn copy_to_watchers<O: Observer>(way: &Way<'_>, to: &Compiled, hops: &mut Vec<Hop>, observer: &mut O) {
+    for id in way.snapshot.promiscuous(way.from.port.switch, way.inside.vid) {
         if *id != to.port.id {
-            offer(snapshot, from, *id, inside, None, hops, observer);
+            let heard = |to: &Compiled, uplink| to.hears().unicast.contains(uplink);
+            // A copy that was withheld is no reason to drop the frame.
+            let _ = offer(way, *id, heard, None, hops, observer);
         }
     }
 }
@@ -298,26 +350,30 @@ fn copy_to_watchers<O: Observer>(
 /// Sends a frame to every port of its VLAN that policy lets have it.
 #[inline(never)]
 fn flood<O: Observer>(
-    snapshot: &Snapshot,
-    from: &Compiled,
-    inside: Inside,
+    way: &Way<'_>,
     unknown: Option<MacAddr>,
     hops: &mut Vec<Hop>,
     observer: &mut O,
 ) -> Result<(), DropReason> {
-    let members = snapshot.members(from.port.switch, inside.vid);
+    let members = way.snapshot.members(way.from.port.switch, way.inside.vid);
     if O::LOOKS {
         observer.step(Step::Flood {
             members: members.len(),
         });
     }
+    let mut duplicate = false;
     for id in members {
-        offer(snapshot, from, *id, inside, unknown, hops, observer);
+        let heard = |to: &Compiled, uplink| to.hears().groups.contains(uplink);
+        let offered = offer(way, *id, heard, unknown, hops, observer);
+        duplicate |= offered == Err(DropReason::Duplicate);
     }
-    if hops.is_empty() {
-        return Err(DropReason::NoDestination);
+    if !hops.is_empty() {
+        Ok(())
+    } else if duplicate {
+        Err(DropReason::Duplicate)
+    } else {
+        Err(DropReason::NoDestination)
     }
-    Ok(())
 }
 
 /// The I/G bit of an address as [`MacAddr::to_u64`] gives it.
@@ -394,6 +450,35 @@ fn learn(switch: &Switch, port: &Port, vid: Vid, source: u64, now: Timestamp, mo
     }
 }
 
+/// Learns the source of a frame from an uplink that the table does not know as just seen outside.
+#[cold]
+#[inline(never)]
+fn learn_outside(
+    from: &Compiled,
+    vid: Vid,
+    source: u64,
+    header: &[u8],
+    now: Timestamp,
+    mode: Mode,
+) -> Learnt {
+    let Switch { fdb, ageing, .. } = &from.switch;
+    let source = MacAddr::from_u64(source);
+    let announced = announces(header, source);
+    match mode {
+        Mode::Live => fdb.learn_outside(vid, source, from.place, now, *ageing, announced),
+        Mode::Dry => fdb.preview_outside(vid, source, from.place, now, *ageing, announced),
+    }
+}
+
+/// Remembers that a frame to the outside announces its source, for it comes back by the other uplinks.
+#[inline(never)]
+fn note_announcement(from: &Compiled, vid: Vid, source: u64, header: &[u8], now: Timestamp) {
+    let source = MacAddr::from_u64(source);
+    if announces(header, source) {
+        from.switch.fdb.announced(vid, source, from.port.id, now);
+    }
+}
+
 /// Sends a frame to a port.
 #[inline(always)]
 fn send<O: Observer>(to: &Compiled, tag: Option<Tag>, hops: &mut Vec<Hop>, observer: &mut O) {
@@ -407,33 +492,49 @@ fn send<O: Observer>(to: &Compiled, tag: Option<Tag>, hops: &mut Vec<Hop>, obser
     hops.push(hop);
 }
 
-/// Sends a copy to a port of the VLAN, unless policy leaves it out. `unknown` is the destination, where nothing is
-/// known about it and it is not a group.
+/// Sends a copy to a port of the VLAN, unless policy leaves it out and says why. `heard` says whether a port takes the frame by the uplink of a number that
+/// it came in by. `unknown` is the destination, where nothing is known about it and it is not a group.
 #[inline]
 fn offer<O: Observer>(
-    snapshot: &Snapshot,
-    from: &Compiled,
+    way: &Way<'_>,
     id: PortId,
-    inside: Inside,
+    heard: impl Fn(&Compiled, u8) -> bool,
     unknown: Option<MacAddr>,
     hops: &mut Vec<Hop>,
     observer: &mut O,
-) {
-    if id == from.port.id {
-        return;
+) -> Result<(), DropReason> {
+    let Way { from, inside, .. } = *way;
+    if id == from.place {
+        return Ok(());
     }
-    let Some(to) = snapshot.compiled(id) else { return };
-    if let Err(reason) = may_send(from, to, inside) {
-        if O::LOOKS {
-            observer.step(Step::Withheld { port: id, reason });
+    let Some(to) = way.snapshot.compiled(id) else {
+        return Ok(());
+    };
+    let out = |to: &Compiled| {
+        if from.uplink().is_some_and(|uplink| !heard(to, uplink)) {
+            return Err(DropReason::Duplicate);
         }
-        return;
-    }
+        may_send(from, to, inside)
+    };
+    let to = if to.is_outside {
+        way.exit(observer).ok_or(DropReason::NoUplink)
+    } else {
+        Ok(to)
+    };
+    let to = match to.and_then(|to| out(to).map(|()| to)) {
+        Ok(to) => to,
+        Err(reason) => {
+            if O::LOOKS {
+                observer.step(Step::Withheld { port: id, reason });
+            }
+            return Err(reason);
+        }
+    };
     if let Some(effective) = unknown.and_then(|mac| to.guard().other_station(mac)) {
         if O::LOOKS {
             observer.step(Step::OtherStation { port: id, effective });
         }
-        return;
+        return Ok(());
     }
     let tag = if to.untagged == inside.vid.get() {
         None
@@ -441,6 +542,7 @@ fn offer<O: Observer>(
         to.port.vlan.egress(inside.vid, inside.priority)
     };
     send(to, tag, hops, observer);
+    Ok(())
 }
 
 /// Whether policy lets a frame cross from one port to the other.

@@ -10,6 +10,7 @@ use crate::addr::MacAddr;
 use crate::fdb::{AgeingTicks, Fdb};
 use crate::id::{PortId, SwitchId};
 use crate::security::{Guard, PortState, SecurityPolicy};
+use crate::team::{Exit, Hears, Role};
 use crate::vid::Vid;
 use crate::vlan::VlanPolicy;
 
@@ -52,6 +53,8 @@ pub struct Port {
     pub isolated: bool,
     /// Bound on learnt addresses.
     pub mac_limit: Option<MacLimit>,
+    /// What it is to the uplinks of its switch.
+    pub role: Role,
     /// What the port has shown of its guest.
     pub state: Arc<PortState>,
 }
@@ -91,12 +94,16 @@ pub(crate) struct Compiled {
     /// Neither isolation nor its security policy can object to a frame for it.
     pub(crate) is_open: bool,
     /// What [`Compiled::reaches`] compares.
-    traits: u32,
+    traits: u64,
     /// What the traits of a port must be, of those in `minded`, to get a frame from this one.
-    wanted: u32,
+    wanted: u64,
     /// Which traits this port minds.
-    minded: u32,
-    /// The number of the VLAN whose frames come and go without a tag; [`Vid::COUNT`] if there is none.
+    minded: u64,
+    /// Behind which port its stations are: itself, or for an uplink all uplinks.
+    pub(crate) place: PortId,
+    /// It stands for all uplinks.
+    pub(crate) is_outside: bool,
+    /// The number of the VLAN whose frames come and go without a tag; [`Vid::COUNT`] if there is none, or it has no frames of its own.
     pub(crate) untagged: u16,
     /// The configured address, as [`MacAddr::to_u64`]; 0 if there is none.
     pub(crate) mac: u64,
@@ -111,12 +118,14 @@ pub(crate) struct Compiled {
 }
 
 /// Of [`Compiled::traits`], whose lowest 16 bits are the switch.
-const LIVE: u32 = 1 << 16;
-const ISOLATED: u32 = 1 << 17;
+const LIVE: u64 = 1 << 16;
+const ISOLATED: u64 = 1 << 17;
 /// No port has this one.
-const NOTHING: u32 = 1 << 18;
+const NOTHING: u64 = 1 << 18;
+/// Takes unicast frames by the uplink with number 0; those of the others follow.
+const HEARS: u32 = 32;
 
-const fn flag(is: bool, flag: u32) -> u32 {
+const fn flag(is: bool, flag: u64) -> u64 {
     if is { flag } else { 0 }
 }
 
@@ -126,6 +135,33 @@ impl Compiled {
     #[inline(always)]
     pub(crate) const fn reaches(&self, to: &Self) -> bool {
         to.traits & self.minded == self.wanted
+    }
+
+    /// By which uplink its frames leave, if it is inside.
+    #[inline]
+    pub(crate) fn exit(&self) -> &Exit {
+        match &self.port.role {
+            Role::Inside { exit, .. } => exit,
+            Role::Uplink { .. } | Role::Outside => &Exit::None,
+        }
+    }
+
+    /// The number of the uplink that it is.
+    #[inline]
+    pub(crate) fn uplink(&self) -> Option<u8> {
+        match self.port.role {
+            Role::Uplink { number, .. } => Some(number),
+            Role::Inside { .. } | Role::Outside => None,
+        }
+    }
+
+    /// By which uplinks it takes frames.
+    #[inline]
+    pub(crate) fn hears(&self) -> Hears {
+        match self.port.role {
+            Role::Inside { hears, .. } => hears,
+            Role::Uplink { .. } | Role::Outside => Hears::default(),
+        }
     }
 
     /// The port's source security.
@@ -139,26 +175,40 @@ impl Compiled {
     }
 
     fn new(port: Port, switch: &Switch, watched: bool) -> Self {
-        let home = u32::from(port.switch.0);
+        let home = u64::from(port.switch.0);
         let live = port.up && port.enabled;
         // A frame that someone else wants to see too, or that may not come in, has no usual way.
         let usual = port.enabled && !watched;
-        let mut minded = u32::from(u16::MAX) | LIVE;
+        let mut minded = u64::from(u16::MAX) | LIVE;
         if port.isolated {
             minded |= ISOLATED;
         }
+        let (mut heard, mut by) = (0, 0);
+        let mut place = port.id;
+        match port.role {
+            Role::Inside { hears, .. } => heard = u64::from(hears.unicast.bits()) << HEARS,
+            Role::Uplink { number, outside } => {
+                by = 1 << (HEARS + u32::from(number));
+                place = outside;
+            }
+            Role::Outside => {}
+        }
+        let is_outside = port.role == Role::Outside;
+        let untagged = port.vlan.untagged().filter(|_| !is_outside);
         Self {
-            traits: home | flag(live, LIVE) | flag(port.isolated, ISOLATED),
-            wanted: home | LIVE | flag(!usual, NOTHING),
-            minded: minded | NOTHING,
+            traits: home | flag(live, LIVE) | flag(port.isolated, ISOLATED) | heard,
+            wanted: home | LIVE | flag(!usual, NOTHING) | by,
+            minded: minded | NOTHING | by,
+            place,
+            is_outside,
             watched,
             ageing: AgeingTicks::of(switch.ageing),
             longest: u32::from(switch.mtu) + ETHERNET,
             switch: switch.clone(),
             live: port.up && port.enabled,
-            is_open: !port.isolated && port.security.mac_changes,
+            is_open: !port.isolated && port.security.mac_changes && !is_outside,
             guarded: !(port.security.forged_transmits && port.security.mac_changes),
-            untagged: port.vlan.untagged().map_or(Vid::COUNT as u16, Vid::get),
+            untagged: untagged.map_or(Vid::COUNT as u16, Vid::get),
             mac: port.mac.map_or(0, MacAddr::to_u64),
             port,
         }
@@ -266,7 +316,7 @@ impl Snapshot {
         &self.switches[id.index()]
     }
 
-    /// Every port of `switch` that is up, enabled and carries `vid`, in the order of their ids.
+    /// Every port of `switch` that is up, enabled and carries `vid`, in the order of their ids; for the uplinks the one that stands for all.
     #[inline]
     pub fn members(&self, switch: SwitchId, vid: Vid) -> &[PortId] {
         &self.floods[switch.index()].members(vid).all
@@ -281,7 +331,11 @@ impl Snapshot {
 
 impl FloodTable {
     fn new<'a>(ports: impl Iterator<Item = &'a Port>) -> Self {
-        let ports: Vec<&Port> = ports.filter(|port| port.up && port.enabled).collect();
+        // One stands for all uplinks.
+        let is_uplink = |port: &Port| matches!(port.role, Role::Uplink { .. });
+        let ports: Vec<&Port> = ports
+            .filter(|port| port.up && port.enabled && !is_uplink(port))
+            .collect();
         // Equal lists are stored once. Most VLANs have the members of the trunks that carry everything, so where no port
         // parts the 64 VLANs of a word, one look serves all of them.
         let mut lists: Vec<Members> = Vec::new();

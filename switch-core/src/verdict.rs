@@ -67,6 +67,17 @@ reasons! {
     /// The port has reached its `mac-limit`, whose `overflow` is `drop`.
     MacLimit = "mac-limit",
 
+    // Uplinks.
+    /// The frame came in by an uplink, and its source is a station behind a port of this switch: the network outside has sent it back.
+    Reflection = "reflection",
+    /// The frame is for a group or an unknown station, and came in by an uplink by which no port of its VLAN takes such frames: the network
+    /// outside sends one to each uplink, and each port takes that of its own.
+    Duplicate = "duplicate",
+    /// The frame came in by an uplink that the team of the destination port does not use (neither `active` nor `standby`).
+    UplinkUnused = "uplink-unused",
+    /// The destination is outside, and no uplink of the port's team is up; `vswitchctl team show` says why.
+    NoUplink = "no-uplink",
+
     // Forwarding.
     /// The destination is behind the port the frame came from.
     SamePort = "same-port",

@@ -17,8 +17,8 @@ use super::auth::Peer;
 use super::extract::{ApiFailure, Document, Params};
 use super::model::{
     ApplyReport, ApplyRequest, ConfigDocument, EventRow, Flushed, GroupRow, HistoryRow, MacEdit, MacFlush,
-    MacRow, PortDetail, PortEdit, PortRow, PortStats, RollbackRequest, TraceReport, TraceRequest, Tree,
-    Version, WorkerRow,
+    MacRow, PortDetail, PortEdit, PortRow, PortStats, RollbackRequest, TeamRow, TraceReport, TraceRequest,
+    Tree, UplinkDetail, UplinkRow, Version, WorkerRow,
 };
 use crate::capture::{Writer, next_piece};
 use crate::config::schema;
@@ -189,6 +189,22 @@ pub(super) async fn port_stats(State(app): State<App>, Path(name): Path<String>)
 
 pub(super) async fn groups(State(app): State<App>) -> Json<Vec<GroupRow>> {
     Json(app.daemon.lock().group_rows())
+}
+
+pub(super) async fn uplinks(State(app): State<App>) -> Json<Vec<UplinkRow>> {
+    Json(app.daemon.lock().uplink_rows())
+}
+
+pub(super) async fn uplink(State(app): State<App>, Path(name): Path<String>) -> Answer<UplinkDetail> {
+    Ok(Json(app.daemon.lock().uplink_detail(&name)?))
+}
+
+pub(super) async fn teams(State(app): State<App>) -> Json<Vec<TeamRow>> {
+    Json(app.daemon.lock().team_rows())
+}
+
+pub(super) async fn team(State(app): State<App>, Path(group): Path<String>) -> Answer<TeamRow> {
+    Ok(Json(app.daemon.lock().team_row(&group)?))
 }
 
 pub(super) async fn group(State(app): State<App>, Path(name): Path<String>) -> Answer<GroupRow> {

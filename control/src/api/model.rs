@@ -182,8 +182,8 @@ pub struct PortRow {
     pub name: String,
     /// Its switch.
     pub switch: String,
-    /// Its port group.
-    pub group: String,
+    /// Its port group; `null` for an uplink.
+    pub group: Option<String>,
     /// `tap`, `device`, `vhost-user` or `stream`.
     pub kind: String,
     /// Name of the netdev, or path of the socket.
@@ -300,6 +300,81 @@ pub struct GroupRow {
     pub ports: Vec<String>,
     /// Its settings, in the file's words.
     pub settings: serde_json::Value,
+}
+
+/// A row of `GET /v1/uplinks`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct UplinkRow {
+    /// Name of the uplink.
+    pub name: String,
+    /// Its switch.
+    pub switch: String,
+    /// Name of the netdev.
+    pub device: String,
+    /// `up` or `down`.
+    pub state: PortState,
+    /// Why it is down.
+    pub reason: Option<String>,
+    /// Whether a team uses it at present.
+    pub active: bool,
+    /// How many ports leave by it alone (`balance: port-id` or `explicit`).
+    pub ports: usize,
+    /// Stations that were announced by it.
+    pub announced: u64,
+    /// What is at its other end, where that says so.
+    pub neighbour: Option<String>,
+}
+
+/// `GET /v1/uplinks/NAME`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct UplinkDetail {
+    /// As in the list.
+    #[serde(flatten)]
+    pub row: UplinkRow,
+    /// How its device is attached, as in [`PortDetail`].
+    pub driver: Option<String>,
+    /// Settings in force, in the file's words.
+    pub settings: serde_json::Value,
+    /// Its queues and who serves them; none while it has no device.
+    pub queues: Vec<QueueRow>,
+    /// Its counters.
+    pub stats: PortStats,
+}
+
+/// A row of `GET /v1/teams`: how the ports of a group share the uplinks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct TeamRow {
+    /// Its switch.
+    pub switch: String,
+    /// Its port group.
+    pub group: String,
+    /// By what the traffic is shared out: `port-id`, `source-mac`, `ip-hash` or `explicit`.
+    pub balance: String,
+    /// The uplinks that are used now, in order.
+    pub active: Vec<String>,
+    /// Those that could be used.
+    pub standby: Vec<String>,
+    /// Those that can't.
+    pub failed: Vec<String>,
+    /// The other side of an aggregate, where that says who it is.
+    pub partner: Option<String>,
+    /// Its ports, each with its uplink.
+    pub ports: Vec<TeamPort>,
+    /// Its settings, in the file's words.
+    pub settings: serde_json::Value,
+}
+
+/// A port of a [`TeamRow`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct TeamPort {
+    /// Its name.
+    pub port: String,
+    /// The uplink by which it leaves; `null` where a hash decides, or there is none.
+    pub uplink: Option<String>,
 }
 
 /// A row of `GET /v1/macs`.
@@ -427,7 +502,7 @@ pub struct TraceHop {
 pub struct EventRow {
     /// When, RFC 3339 with milliseconds, UTC.
     pub time: String,
-    /// `apply`, `rollback`, `port-up`, `port-down`, `mac-moved`, `queue-moved`, `send-failed`, `left-alone`, `start`, `stop` …
+    /// `apply`, `rollback`, `port-up`, `port-down`, `mac-moved`, `queue-moved`, `send-failed`, `team-changed`, `left-alone`, `start`, `stop` …
     pub kind: String,
     /// The port it is about.
     pub port: Option<String>,
@@ -457,6 +532,9 @@ pub struct TreeSwitch {
     pub macs: u64,
     /// Capacity of its MAC table.
     pub mac_table_size: u64,
+    /// Its uplinks.
+    #[serde(default)]
+    pub uplinks: Vec<UplinkRow>,
     /// Its groups, each with its ports.
     pub groups: Vec<TreeGroup>,
 }

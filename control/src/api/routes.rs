@@ -165,6 +165,14 @@ routes! {
         "All port groups.";
     GET "/v1/groups/{name}" Read -> Output::Json(of::<m::GroupRow>), h::group,
         "One port group; SWITCH%2FNAME where two switches have groups of one name.";
+    GET "/v1/uplinks" Read -> Output::Json(of::<Vec<m::UplinkRow>>), h::uplinks,
+        "All uplinks.";
+    GET "/v1/uplinks/{name}" Read -> Output::Json(of::<m::UplinkDetail>), h::uplink,
+        "One uplink with its settings and counters.";
+    GET "/v1/teams" Read -> Output::Json(of::<Vec<m::TeamRow>>), h::teams,
+        "How the ports of each group share the uplinks.";
+    GET "/v1/teams/{group}" Read -> Output::Json(of::<m::TeamRow>), h::team,
+        "How the ports of one group share the uplinks; SWITCH%2FNAME where two switches have groups of one name.";
     GET "/v1/macs" Read -> Output::Json(of::<Vec<m::MacRow>>), h::macs,
         "The MAC tables.";
     POST "/v1/macs" Change [m::MacEdit] -> Output::Json(of::<m::ApplyReport>), h::add_mac,

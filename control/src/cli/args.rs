@@ -107,6 +107,16 @@ Examples:
         #[command(subcommand)]
         command: GroupCommand,
     },
+    /// See the uplinks: the devices by which the switches reach the network outside.
+    Uplink {
+        #[command(subcommand)]
+        command: UplinkCommand,
+    },
+    /// See how the ports of each group share the uplinks.
+    Team {
+        #[command(subcommand)]
+        command: TeamCommand,
+    },
     /// See and change the MAC table.
     Mac {
         #[command(subcommand)]
@@ -329,6 +339,32 @@ pub(crate) enum GroupCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum UplinkCommand {
+    /// List all uplinks.
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one uplink: its state, its settings and its counters.
+    Show {
+        /// Name of the uplink.
+        #[arg(add = complete::uplinks())]
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TeamCommand {
+    /// List the teams, one for each port group of a switch with uplinks.
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show which uplinks the ports of a group use.
+    Show {
+        /// Name of the port group.
+        #[arg(add = complete::groups())]
+        group: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum MacCommand {
     /// List the MAC table: who is behind which port.
     #[command(visible_alias = "ls")]
@@ -534,6 +570,10 @@ mod tests {
             "port stats vm1 -H",
             "group list",
             "group show web",
+            "uplink list",
+            "uplink show up1",
+            "team list",
+            "team show web",
             "mac list --port vm1 --vlan 100",
             "mac add vm1 52:54:00:00:00:01 --vlan 3",
             "mac del vm1 52:54:00:00:00:01",

@@ -48,6 +48,11 @@ pub(crate) fn groups() -> ArgValueCandidates {
     ArgValueCandidates::new(|| names("groups"))
 }
 
+/// Names of uplinks.
+pub(crate) fn uplinks() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| names("uplinks"))
+}
+
 fn names(list: &str) -> Vec<CompletionCandidate> {
     // The arguments typed so far are not known here, so `--socket` isn't; the variable is.
     let socket = std::env::var_os("VSWITCH_SOCKET").unwrap_or_else(|| DEFAULT_SOCKET.into());

@@ -23,6 +23,7 @@ mod table;
 mod top;
 mod trace;
 mod units;
+mod uplink;
 mod words;
 
 use std::io::IsTerminal as _;
@@ -94,6 +95,8 @@ fn run(args: Args, output: &mut Output) -> Result<(), CliError> {
             Command::Show => show::show(&client, output).await,
             Command::Port { command } => port::port(&client, output, command).await,
             Command::Group { command } => port::group(&client, output, command).await,
+            Command::Uplink { command } => uplink::uplink(&client, output, command).await,
+            Command::Team { command } => uplink::team(&client, output, command).await,
             Command::Mac { command } => mac::mac(&client, output, command).await,
             Command::Trace(args) => trace::trace(&client, output, args).await,
             Command::Capture(args) => capture::capture(&client, output, args).await,

@@ -82,7 +82,7 @@ fn port_table(rows: Vec<PortRow>, paint: Paint) -> String {
     for row in rows {
         table.row([
             row.name.into(),
-            row.group.into(),
+            row.group.unwrap_or_else(|| "-".to_owned()).into(),
             row.vlan.into(),
             row.kind.into(),
             row.device.into(),
@@ -122,7 +122,13 @@ async fn show(client: &Client, output: &mut Output, name: &str) -> Result<(), Cl
             None => mac,
         };
         let facts = [
-            ("group", Some(format!("{} of {}", row.group, row.switch))),
+            (
+                "group",
+                Some(match &row.group {
+                    Some(group) => format!("{group} of {}", row.switch),
+                    None => format!("none, an uplink of {}", row.switch),
+                }),
+            ),
             ("vlan", Some(row.vlan.clone())),
             (row.kind.as_str(), Some(row.device.clone())),
             ("driver", detail.driver.clone()),
@@ -146,7 +152,7 @@ async fn show(client: &Client, output: &mut Output, name: &str) -> Result<(), Cl
 }
 
 /// `0 by worker 1, 1 by worker 0`
-fn queues(queues: &[QueueRow]) -> String {
+pub(crate) fn queues(queues: &[QueueRow]) -> String {
     match queues {
         [] => "none, as its device is not open".to_owned(),
         [one] => format!("one, by worker {}{}", one.worker, unused(one)),
@@ -215,7 +221,7 @@ async fn port_stats(client: &Client, output: &mut Output, name: &str, human: boo
 }
 
 /// All counters of a port, its drops with what they mean.
-fn counters(stats: &PortStats, human: bool, paint: Paint) -> String {
+pub(crate) fn counters(stats: &PortStats, human: bool, paint: Paint) -> String {
     let mut table = Table::new(&[
         ("DIRECTION", Align::Left),
         ("PACKETS", Align::Right),
@@ -398,7 +404,7 @@ pub(crate) async fn group(
                 out.push('\n');
                 let own = ports
                     .into_iter()
-                    .filter(|port| port.group == row.name && port.switch == row.switch);
+                    .filter(|port| port.group.as_ref() == Some(&row.name) && port.switch == row.switch);
                 out.push_str(&port_table(own.collect(), paint));
                 out
             })

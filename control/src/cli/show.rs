@@ -6,7 +6,7 @@ use super::client::Client;
 use super::error::CliError;
 use super::output::{Ink, Output, Paint};
 use super::table::{columns, wrap};
-use crate::api::model::{PortRow, PortState, Tree, TreeGroup, TreeSwitch, Version};
+use crate::api::model::{PortRow, PortState, Tree, TreeGroup, TreeSwitch, UplinkRow, Version};
 
 /// `show`
 pub(crate) async fn show(client: &Client, output: &mut Output) -> Result<(), CliError> {
@@ -37,6 +37,10 @@ fn render_switch(out: &mut String, switch: &TreeSwitch, generation: u64, paint: 
         paint.paint(Ink::Bold, &switch.name),
         paint.paint(Ink::Dim, &facts)
     ));
+    for (number, uplink) in switch.uplinks.iter().enumerate() {
+        let last = number + 1 == switch.uplinks.len() && switch.groups.is_empty();
+        render_uplink(out, uplink, last, &switch.uplinks, paint);
+    }
     // Columns stand under each other across all groups of the switch.
     let ports = || switch.groups.iter().flat_map(|group| &group.ports);
     let widths = Widths {
@@ -69,6 +73,27 @@ fn state_word(port: &PortRow) -> &'static str {
         PortState::Up => "up",
         PortState::Down => "down",
     }
+}
+
+fn render_uplink(out: &mut String, uplink: &UplinkRow, last: bool, all: &[UplinkRow], paint: Paint) {
+    let width = |text: fn(&UplinkRow) -> &str| all.iter().map(|row| columns(text(row))).max().unwrap_or(0);
+    let name = pad(&uplink.name, width(|row| &row.name));
+    let device = pad(&uplink.device, width(|row| &row.device));
+    let (ink, state) = match uplink.state {
+        PortState::Up if uplink.active => (Ink::Good, "up, in use".to_owned()),
+        PortState::Up => (Ink::Good, "up".to_owned()),
+        PortState::Down => {
+            let reason = uplink.reason.as_deref().unwrap_or_default();
+            (Ink::Bad, format!("down  {reason}").trim_end().to_owned())
+        }
+    };
+    out.push_str(&paint.paint(Ink::Dim, if last { "└─ " } else { "├─ " }));
+    out.push_str(&format!(
+        "{}  {}  {}\n",
+        paint.paint(Ink::Bold, &format!("uplink {name}")),
+        paint.paint(Ink::Dim, &format!("device {device}")),
+        paint.paint(ink, &state)
+    ));
 }
 
 fn render_group(out: &mut String, group: &TreeGroup, last: bool, widths: &Widths, paint: Paint) {
@@ -173,13 +198,27 @@ mod tests {
         PortRow {
             name: name.into(),
             switch: "vs0".into(),
-            group: "web".into(),
+            group: Some("web".into()),
             kind: "tap".into(),
             device: device.into(),
             state,
             reason: reason.map(str::to_owned),
             mac: (state == PortState::Up).then(|| "52:54:00:00:00:01".parse().unwrap()),
             vlan: vlan.into(),
+        }
+    }
+
+    fn uplink(name: &str, state: PortState, active: bool, reason: Option<&str>) -> UplinkRow {
+        UplinkRow {
+            name: name.into(),
+            switch: "vs0".into(),
+            device: format!("e-{name}"),
+            state,
+            reason: reason.map(str::to_owned),
+            active,
+            ports: 0,
+            announced: 0,
+            neighbour: None,
         }
     }
 
@@ -196,6 +235,10 @@ mod tests {
                 mtu: 1500,
                 macs: 2,
                 mac_table_size: 32768,
+                uplinks: vec![
+                    uplink("up1", PortState::Up, true, None),
+                    uplink("wan", PortState::Down, false, Some("device eth9 has no carrier")),
+                ],
                 groups: vec![
                     group(
                         "web",
@@ -224,6 +267,8 @@ mod tests {
             render(&tree(), Paint::new(false)),
             "\
 vs0  mtu 1500, 2 of 32768 MAC addresses, generation 7
+├─ uplink up1  device e-up1  up, in use
+├─ uplink wan  device e-wan  down  device eth9 has no carrier
 ├─ web  vlan 100
 │  ├─ vm1       tap vm1    up    52:54:00:00:00:01
 │  ├─ database  tap vnet2  down  -                  no device `vnet2`

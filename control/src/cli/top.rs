@@ -108,7 +108,7 @@ fn rates(old: &Reading, new: &Reading) -> Vec<Rate> {
         let before = old.stats.get(&port.name).unwrap_or(after);
         Rate {
             name: port.name.clone(),
-            group: port.group.clone(),
+            group: port.group.clone().unwrap_or_default(),
             state: port.state,
             receive: flow(&after.receive, &before.receive),
             transmit: flow(&after.transmit, &before.transmit),
@@ -383,7 +383,7 @@ mod tests {
         let row = |name: &str| PortRow {
             name: name.into(),
             switch: "vs0".into(),
-            group: "web".into(),
+            group: Some("web".into()),
             kind: "tap".into(),
             device: name.into(),
             state: if name == "vm2" {

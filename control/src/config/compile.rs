@@ -18,10 +18,14 @@ use switch_core::fdb::{Fdb, Filter};
 use switch_core::id::{PortId, SwitchId};
 use switch_core::security::PortState;
 use switch_core::snapshot::{self, Snapshot};
-use switch_core::vid::Vid;
+use switch_core::team::{Exit, Hears, Role, Shares, UplinkSet};
+use switch_core::vid::{Tpid, Vid};
+use switch_core::vlan::{VlanPolicy, VlanSet};
 
+use super::model::Balance;
 use super::units::Name;
-use super::validate::{Attachment, EffectivePort, Rules, ValidConfig};
+use super::validate::{Attachment, EffectivePort, EffectiveSwitch, OUTSIDE, Rules, ValidConfig};
+use crate::teams::Teams;
 
 /// What survives a change of configuration: numbers and states of ports, MAC tables of switches.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub struct Registry {
     /// Ids told by [`Registry::settle`], not yet released.
     leaving: HashSet<PortId>,
     switches: HashMap<Name, Table>,
+    /// Of each switch with uplinks: what stands for all of them.
+    outsides: HashMap<Name, PortId>,
     /// Ports whose learnt entries the next [`Registry::settle`] flushes again.
     stale: BTreeSet<PortId>,
 }
@@ -56,7 +62,7 @@ struct Slot {
 #[derive(Debug, PartialEq)]
 struct Place {
     switch: Name,
-    group: Name,
+    group: Option<Name>,
     vlan: super::model::Vlan,
     device: Attachment,
 }
@@ -96,6 +102,7 @@ impl Registry {
             retired: Vec::new(),
             leaving: HashSet::new(),
             switches: HashMap::new(),
+            outsides: HashMap::new(),
             stale: BTreeSet::new(),
         }
     }
@@ -203,12 +210,13 @@ fn table_seed(seed: u64, name: &Name) -> u64 {
 }
 
 /// Puts a configuration into the form that workers read. `up` says of each port, by name, whether its device is there and
-/// carries traffic. `generation` grows with every snapshot.
+/// carries traffic. `teams` has been updated with this configuration. `generation` grows with every snapshot.
 pub fn compile(
     config: &ValidConfig,
     generation: u64,
     registry: &mut Registry,
     up: &dyn Fn(&str) -> bool,
+    teams: &Teams,
 ) -> Snapshot {
     registry.retire(config);
     let switches: Vec<snapshot::Switch> = registry.tables(config);
@@ -232,14 +240,16 @@ pub fn compile(
             switch: SwitchId(port.switch as u16),
             enabled: port.enabled,
             up,
-            vlan: port.rules.vlan_policy(),
+            vlan: port.vlan_policy(),
             security,
             mac: port.mac,
             isolated,
             mac_limit,
+            role: Role::default(),
             state,
         });
     }
+    registry.give_roles(config, teams, &mut ports);
     for switch in config.switches() {
         registry.synchronise(&switch.name, statics.remove(&switch.name).unwrap_or_default());
     }
@@ -255,6 +265,24 @@ impl Registry {
             .map(|switch| switch.name.as_str())
             .collect();
         self.switches.retain(|name, _| wanted.contains(name.as_str()));
+        let has_uplinks = |name: &Name| {
+            let switch = config.switches().iter().find(|switch| switch.name == *name);
+            switch.is_some_and(|switch| !switch.uplinks.is_empty())
+        };
+        let gone: Vec<Name> = self
+            .outsides
+            .keys()
+            .filter(|name| !has_uplinks(name))
+            .cloned()
+            .collect();
+        for name in gone {
+            if let Some(outside) = self.outsides.remove(&name) {
+                if let Some(table) = self.switches.get_mut(&name) {
+                    table.forget(outside);
+                }
+                self.retired.push(outside);
+            }
+        }
         let wanted: HashSet<&str> = config.ports().iter().map(|port| port.name.as_str()).collect();
         let gone: Vec<Name> = self
             .ports
@@ -270,6 +298,98 @@ impl Registry {
                 self.stale.remove(&slot.id);
                 self.retired.push(slot.id);
             }
+        }
+    }
+
+    /// Says of each port what it is to the uplinks of its switch, and adds what stands for all of them.
+    fn give_roles(&mut self, config: &ValidConfig, teams: &Teams, ports: &mut Vec<snapshot::Port>) {
+        for (index, switch) in config.switches().iter().enumerate() {
+            if switch.uplinks.is_empty() {
+                continue;
+            }
+            let outside = match self.outsides.get(&switch.name) {
+                Some(outside) => *outside,
+                None => {
+                    let name = OUTSIDE.parse::<Name>().expect("it is a name");
+                    let id = self.number(&name);
+                    self.outsides.insert(switch.name.clone(), id);
+                    id
+                }
+            };
+            let mut up = false;
+            // A port of the configuration and its compiled form stand at the same place.
+            for (port, compiled) in config.ports().iter().zip(ports.iter_mut()) {
+                if port.switch != index {
+                    continue;
+                }
+                compiled.role = if port.is_uplink() {
+                    up |= compiled.up && compiled.enabled;
+                    let number = switch.uplinks.iter().position(|name| *name == port.name);
+                    Role::Uplink {
+                        number: number.expect("it is one of its switch's") as u8,
+                        outside,
+                    }
+                } else {
+                    self.inside(port, switch, teams)
+                };
+            }
+            ports.push(snapshot::Port {
+                id: outside,
+                switch: SwitchId(index as u16),
+                enabled: true,
+                up,
+                vlan: VlanPolicy::Trunk {
+                    vlans: VlanSet::all(),
+                    native: Some(Vid::UNAWARE),
+                    tpid: Tpid::Dot1Q,
+                },
+                security: Rules::of_uplink().security,
+                mac: None,
+                isolated: false,
+                mac_limit: None,
+                role: Role::Outside,
+                state: Arc::default(),
+            });
+        }
+    }
+
+    /// By which uplinks a port leaves, and which it hears.
+    fn inside(&self, port: &EffectivePort, switch: &EffectiveSwitch, teams: &Teams) -> Role {
+        let team = port
+            .group
+            .as_ref()
+            .and_then(|group| teams.team(&switch.name, group));
+        let Some(team) = team else { return Role::default() };
+        let id = |name: &Name| self.port_id(name.as_str());
+        let set = |names: &mut dyn Iterator<Item = &Name>| -> UplinkSet {
+            let number = |name: &Name| switch.uplinks.iter().position(|uplink| uplink == name);
+            names.filter_map(number).map(|number| number as u8).collect()
+        };
+        let in_use = || team.active.iter();
+        let shares = || {
+            let places: Vec<PortId> = team.places().into_iter().filter_map(id).collect();
+            let fit: Vec<PortId> = in_use().filter_map(id).collect();
+            Shares::new(&places, |uplink| fit.contains(&uplink))
+        };
+        let group = port.group.as_ref();
+        let own = group.and_then(|group| teams.uplink(&switch.name, group, port.name.as_str()));
+        let (exit, groups) = match team.balance() {
+            Balance::PortId | Balance::Explicit => (
+                own.and_then(id).map_or(Exit::None, Exit::One),
+                set(&mut own.into_iter()),
+            ),
+            // Of the copies that come in, one is taken.
+            Balance::SourceMac => (
+                shares().map_or(Exit::None, Exit::BySource),
+                set(&mut in_use().take(1)),
+            ),
+            // The network outside sends one copy to the aggregate.
+            Balance::IpHash => (shares().map_or(Exit::None, Exit::ByFlow), set(&mut in_use())),
+        };
+        let unicast = set(&mut team.members());
+        Role::Inside {
+            exit,
+            hears: Hears { unicast, groups },
         }
     }
 

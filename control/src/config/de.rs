@@ -144,7 +144,7 @@ fn alternative(key: &str) -> Option<(&'static str, &'static str)> {
 }
 
 /// Values that later versions will know.
-const LATER_WORDS: &[&str] = &["nat", "host-only", "internal"];
+const LATER_WORDS: &[&str] = &["nat", "host-only", "internal", "load", "lacp", "beacon"];
 
 /// Whether a key is one that later versions will know, at its place.
 fn is_later_key(path: &Path) -> bool {
@@ -163,7 +163,6 @@ fn is_later_key(path: &Path) -> bool {
         "router",
         "shaping",
         "storm",
-        "teaming",
     ];
     let keys: Vec<&str> = path
         .segments()
@@ -175,7 +174,7 @@ fn is_later_key(path: &Path) -> bool {
         .collect();
     match keys.as_slice() {
         [key] => ["acls", "cluster", "sets", "export"].contains(key),
-        ["switches", _, key] => ["uplinks", "teaming", "mirrors", "overlay"].contains(key),
+        ["switches", _, key] => ["mirrors", "overlay"].contains(key),
         ["switches", _, "port-groups", _, key] => GROUP.contains(key),
         ["switches", _, "ports", _, key] => GROUP.contains(key),
         _ => false,

@@ -13,6 +13,7 @@ pub mod diff;
 pub mod model;
 pub mod path;
 pub mod schema;
+pub mod teaming;
 pub mod text;
 mod tree;
 pub mod units;

@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use switch_core::vid::Tpid;
 
 use super::units::{
-    Ageing, Core, MacCount, Mtu, Name, NetdevName, Netns, QueuePairs, SocketPath, StationMac, TableSize,
-    VlanId, VlanList, WorkerCount, WorkerNumber,
+    Ageing, Core, LinkDelay, MacCount, Mtu, Name, NetdevName, Netns, QueuePairs, SocketPath, StationMac,
+    TableSize, VlanId, VlanList, WorkerCount, WorkerNumber,
 };
 
 /// Version of the file's form. There is one so far.
@@ -101,6 +101,12 @@ pub struct Switch {
     /// The MAC table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_table: Option<MacTable>,
+    /// The uplinks by name: the devices by which the ports reach the network outside. A name is unique across all uplinks and ports.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub uplinks: IndexMap<Name, Uplink>,
+    /// How the ports share the uplinks; a group may override it, key by key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teaming: Option<Teaming>,
     /// The port groups by name: what their ports have in common.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub port_groups: IndexMap<Name, PortGroup>,
@@ -127,6 +133,123 @@ pub struct MacTable {
     pub ageing: Option<Ageing>,
 }
 
+/// A device by which a switch reaches the network outside. It carries all VLANs, tagged, and untagged the frames of ports without `vlan`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with the keys of an uplink"
+)]
+pub struct Uplink {
+    /// Name of the netdev: a NIC, or one end of a veth. Required.
+    pub device: NetdevName,
+    /// How it is attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "auto"))]
+    pub driver: Option<Driver>,
+    /// The device may send and be given super-frames and partial checksums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = true))]
+    pub offloads: Option<bool>,
+    /// Under load, poll the device in place of its interrupts (through AF_XDP only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
+    pub busy_poll: Option<bool>,
+    /// False: the uplink carries nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = true))]
+    pub enabled: Option<bool>,
+    /// The worker that serves it, from 0. Default: the switch chooses, by load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerNumber>,
+    /// The workers that serve its queues, in place of `worker`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<Vec<WorkerNumber>>,
+}
+
+impl Uplink {
+    /// The same, as a port has it.
+    pub(super) fn as_port(&self) -> Port {
+        Port {
+            device: Some(self.device.clone()),
+            driver: self.driver,
+            offloads: self.offloads,
+            busy_poll: self.busy_poll,
+            enabled: self.enabled,
+            worker: self.worker,
+            workers: self.workers.clone(),
+            ..Port::default()
+        }
+    }
+}
+
+/// How ports share the uplinks of their switch.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with the keys of a team"
+)]
+pub struct Teaming {
+    /// By what the traffic is shared out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "port-id"))]
+    pub balance: Option<Balance>,
+    /// The uplinks that are used, in order. Default: all that are not in `standby`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<Vec<Name>>,
+    /// The uplinks that stand in for one of `active` that has failed, in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<Vec<Name>>,
+    /// What an uplink's failure is told by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "link"))]
+    pub detect: Option<Detect>,
+    /// An uplink of `active` that has recovered is used again at once; false: when the one that stands in for it fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = true))]
+    pub failback: Option<bool>,
+    /// The network outside is told of a station whenever it is reached by another uplink than before (RARP).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = true))]
+    pub notify: Option<bool>,
+    /// How long an uplink that has come up is not used yet, unless there is no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "0s"))]
+    pub up_delay: Option<LinkDelay>,
+    /// How long an uplink that has gone down is not given up yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "0s"))]
+    pub down_delay: Option<LinkDelay>,
+}
+
+/// By what the traffic of a team is shared out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    expecting = "`port-id`, `source-mac`, `ip-hash` or `explicit`"
+)]
+pub enum Balance {
+    /// Each port has an uplink, and keeps it.
+    #[default]
+    PortId,
+    /// Each station has an uplink, by the hash of its address and VLAN.
+    SourceMac,
+    /// Each flow has an uplink, by the hash of its addresses and ports. The network outside must have the uplinks as one aggregate.
+    IpHash,
+    /// All take the first uplink of the order that is up.
+    Explicit,
+}
+
+/// What an uplink's failure is told by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", expecting = "`link`")]
+pub enum Detect {
+    /// Its carrier.
+    #[default]
+    Link,
+}
+
 /// What a group of ports has in common.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(
@@ -139,6 +262,9 @@ pub struct PortGroup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "bridged"))]
     pub mode: Option<GroupMode>,
+    /// How its ports share the uplinks; overrides the switch's, key by key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teaming: Option<Teaming>,
     /// VLAN membership; left out: untagged frames in the switch's own VLAN 0, tagged frames dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<Vlan>,

@@ -541,6 +541,57 @@ impl JsonSchema for Ageing {
     }
 }
 
+/// How long a change of an uplink's link is waited for: up to 1 h.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LinkDelay(Duration);
+
+impl LinkDelay {
+    const MAX: Duration = Duration::from_secs(3600);
+
+    /// The time itself.
+    pub const fn get(self) -> std::time::Duration {
+        self.0.get()
+    }
+}
+
+impl Default for LinkDelay {
+    fn default() -> Self {
+        Self(Duration::from_secs(0))
+    }
+}
+
+impl TryFrom<String> for LinkDelay {
+    type Error = UnitError;
+
+    fn try_from(text: String) -> Result<Self, UnitError> {
+        let delay: Duration = text.parse()?;
+        if delay > Self::MAX {
+            return Err(UnitError(format!(
+                "`{text}` is too long: at most {} are expected",
+                Self::MAX
+            )));
+        }
+        Ok(Self(delay))
+    }
+}
+
+impl From<LinkDelay> for String {
+    fn from(delay: LinkDelay) -> Self {
+        delay.0.to_string()
+    }
+}
+
+impl JsonSchema for LinkDelay {
+    fn schema_name() -> Cow<'static, str> {
+        "LinkDelay".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        Duration::schema("How long a change of the link is waited for, such as `500ms` or `30s`.")
+    }
+}
+
 /// The MAC address of a station: neither a group address nor all zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -12,22 +12,27 @@ use switch_core::addr::MacAddr;
 use switch_core::id::PortId;
 use switch_core::security::SecurityPolicy;
 use switch_core::snapshot;
+use switch_core::team::MAX_UPLINKS;
 use switch_core::vid::Vid;
 use switch_core::vlan::VlanPolicy;
 
 pub use super::attachment::Attachment;
 use super::attachment::Place;
 use super::model::{
-    Config, GroupMode, MacLimit, Overflow, Policy, Port, PortGroup, Security, Switch, Vlan, Workers,
+    Config, GroupMode, MacLimit, Overflow, Policy, Port, PortGroup, Security, Switch, Uplink, Vlan, Workers,
 };
 use super::path::Path;
-use super::units::{Name, WorkerCount};
+use super::teaming::{self, EffectiveTeaming};
+use super::units::{Name, VlanList, WorkerCount};
 
 /// The most switches a configuration may have.
 pub const MAX_SWITCHES: usize = 1024;
 
 /// The most ports a configuration may have: so many that all can be replaced by others at once, each with an id of its own.
 pub const MAX_PORTS: usize = PortId::COUNT / 2;
+
+/// What stands in the place of a port's name for all uplinks of a switch together, behind which the stations outside are.
+pub const OUTSIDE: &str = "uplinks";
 
 /// One error in a configuration: what, where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,8 +103,17 @@ pub struct EffectiveSwitch {
     pub mac_table_size: usize,
     /// How long a learnt address lasts.
     pub ageing: std::time::Duration,
+    /// Its uplinks, in the owner's order, which is that of their numbers.
+    pub uplinks: Vec<Name>,
     /// Its groups, in the owner's order.
     pub groups: Vec<EffectiveGroup>,
+}
+
+impl EffectiveSwitch {
+    /// One of its groups.
+    pub fn group(&self, name: &str) -> Option<&EffectiveGroup> {
+        self.groups.iter().find(|group| group.name == *name)
+    }
 }
 
 /// What a group, or a group and a port taken together, says about frames.
@@ -122,19 +136,21 @@ pub struct EffectiveGroup {
     pub name: Name,
     /// How it reaches others.
     pub mode: GroupMode,
+    /// How its ports share the uplinks.
+    pub teaming: EffectiveTeaming,
     /// What it says about frames.
     pub rules: Rules,
 }
 
-/// A port with its group's settings and all defaults put in.
+/// A port with its group's settings and all defaults put in, or an uplink.
 #[derive(Clone, PartialEq, Debug)]
 pub struct EffectivePort {
     /// Its name.
     pub name: Name,
     /// Index of its switch in [`ValidConfig::switches`].
     pub switch: usize,
-    /// Its port group.
-    pub group: Name,
+    /// Its port group; `None`: it is an uplink.
+    pub group: Option<Name>,
     /// What is behind it.
     pub attachment: Attachment,
     /// The configured MAC address of the guest.
@@ -184,7 +200,7 @@ impl ValidConfig {
         &self.switches
     }
 
-    /// The ports of all switches, in the owner's order.
+    /// The uplinks and ports of all switches, in the owner's order, of each switch the uplinks first.
     pub fn ports(&self) -> &[EffectivePort] {
         &self.ports
     }
@@ -274,6 +290,24 @@ impl Rules {
         }
     }
 
+    /// Those of an uplink: everything passes, with the tag of its VLAN.
+    pub(super) fn of_uplink() -> Self {
+        Self {
+            vlan: Vlan::Trunk {
+                vlans: VlanList::default(),
+                native: None,
+                ethertype: None,
+            },
+            security: SecurityPolicy {
+                promiscuous: false,
+                mac_changes: true,
+                forged_transmits: true,
+            },
+            mac_limit: None,
+            isolated: false,
+        }
+    }
+
     /// The rules in the file's words, none left out.
     fn settings(&self) -> Map<String, Value> {
         let word = |accept: bool| json!(if accept { Policy::Accept } else { Policy::Reject });
@@ -305,17 +339,47 @@ impl EffectiveGroup {
     pub fn settings(&self) -> Value {
         let mut settings = Map::new();
         settings.insert("mode".into(), json!(self.mode));
+        if self.teaming.members().next().is_some() {
+            settings.insert("teaming".into(), self.teaming.settings());
+        }
         settings.extend(self.rules.settings());
         Value::Object(settings)
     }
 }
 
 impl EffectivePort {
+    /// Whether it is an uplink.
+    pub fn is_uplink(&self) -> bool {
+        self.group.is_none()
+    }
+
+    /// VLAN membership as the switch core has it.
+    pub fn vlan_policy(&self) -> VlanPolicy {
+        match self.rules.vlan_policy() {
+            // The frames of ports without `vlan` leave as they are.
+            VlanPolicy::Trunk { vlans, tpid, .. } if self.is_uplink() => VlanPolicy::Trunk {
+                vlans,
+                native: Some(Vid::UNAWARE),
+                tpid,
+            },
+            policy => policy,
+        }
+    }
+
     /// The settings in force, group and port taken together, in the file's words.
     pub fn settings(&self) -> Value {
         let mut settings = Map::new();
-        settings.insert("port-group".into(), json!(self.group));
+        if let Some(group) = &self.group {
+            settings.insert("port-group".into(), json!(group));
+        }
         settings.extend(self.attachment.settings());
+        if self.is_uplink() {
+            settings.insert("enabled".into(), json!(self.enabled));
+            if !self.workers.is_empty() {
+                settings.insert("workers".into(), json!(self.workers));
+            }
+            return Value::Object(settings);
+        }
         settings.insert("mac".into(), json!(self.mac));
         settings.insert("enabled".into(), json!(self.enabled));
         settings.extend(self.rules.settings());
@@ -407,12 +471,17 @@ impl Config {
         for (index, (name, switch)) in self.switches.iter().enumerate() {
             let path = root.key("switches").key(name.as_str());
             let effective = effective_switch(name, switch);
+            ports.extend(check.uplinks(index, switch, &effective, &workers, &path));
             let own = check.ports(index, switch, &effective, &workers, &path);
             check.statics(&own, &effective, &path);
             ports.extend(own.into_iter().map(|own| own.port));
             switches.push(effective);
         }
-        let count: usize = self.switches.values().map(|switch| switch.ports.len()).sum();
+        let count: usize = self
+            .switches
+            .values()
+            .map(|switch| switch.ports.len() + switch.uplinks.len())
+            .sum();
         if count > MAX_PORTS {
             check.errors.push(ConfigError::new(
                 root.key("switches"),
@@ -439,12 +508,18 @@ fn effective_switch(name: &Name, switch: &Switch) -> EffectiveSwitch {
         mtu: switch.mtu.unwrap_or_default().get(),
         mac_table_size: table.size.unwrap_or_default().get() as usize,
         ageing: table.ageing.unwrap_or_default().get(),
+        uplinks: switch.uplinks.keys().cloned().collect(),
         groups: switch
             .port_groups
             .iter()
             .map(|(name, group)| EffectiveGroup {
                 name: name.clone(),
                 mode: group.mode.unwrap_or_default(),
+                teaming: EffectiveTeaming::of(
+                    switch.teaming.as_ref(),
+                    group.teaming.as_ref(),
+                    &switch.uplinks,
+                ),
                 rules: Rules::of(group),
             })
             .collect(),
@@ -509,6 +584,91 @@ impl Check {
         }
     }
 
+    /// Takes a name for a port or an uplink.
+    fn name(&mut self, name: &Name, what: &str, path: &Path) {
+        if *name == *OUTSIDE {
+            let message = format!("`{OUTSIDE}` stands for all uplinks together; choose another name");
+            self.error(path, message);
+        } else if let Some(first) = self.names.get(name) {
+            let message =
+                format!("the {what} name `{name}` is taken by {first}; names are unique across switches");
+            self.error(path, message);
+        } else {
+            self.names.insert(name.clone(), path.clone());
+        }
+    }
+
+    /// The uplinks of one switch, and whether its teams are right.
+    fn uplinks(
+        &mut self,
+        index: usize,
+        switch: &Switch,
+        effective: &EffectiveSwitch,
+        plan: &WorkerPlan,
+        path: &Path,
+    ) -> Vec<EffectivePort> {
+        let own = path.key("uplinks");
+        if switch.uplinks.len() > MAX_UPLINKS {
+            let message = format!(
+                "{} uplinks: at most {MAX_UPLINKS} are allowed",
+                switch.uplinks.len()
+            );
+            self.error(&own, message);
+        }
+        let mut ports = Vec::with_capacity(switch.uplinks.len());
+        for (name, uplink) in &switch.uplinks {
+            let path = own.key(name.as_str());
+            self.name(name, "uplink", &path);
+            let port = uplink.as_port();
+            let attachment = self.attachment(&port, &path);
+            let workers = self.pinned(&port, plan, &path);
+            ports.extend(attachment.map(|attachment| EffectivePort {
+                name: name.clone(),
+                switch: index,
+                group: None,
+                attachment,
+                mac: None,
+                enabled: uplink.enabled.unwrap_or(true),
+                rules: Rules::of_uplink(),
+                static_macs: Vec::new(),
+                workers,
+            }));
+        }
+        self.teams(switch, effective, path);
+        ports
+    }
+
+    fn teams(&mut self, switch: &Switch, effective: &EffectiveSwitch, path: &Path) {
+        let default = EffectiveTeaming::of(switch.teaming.as_ref(), None, &switch.uplinks);
+        if let Some(teaming) = &switch.teaming {
+            let path = path.key("teaming");
+            teaming::check(teaming, &switch.uplinks, &path, &mut self.errors);
+            teaming::check_effective(&default, &path, &mut self.errors);
+        }
+        for ((name, group), effective) in switch.port_groups.iter().zip(&effective.groups) {
+            if let Some(teaming) = &group.teaming {
+                let path = path.key("port-groups").key(name.as_str()).key("teaming");
+                teaming::check(teaming, &switch.uplinks, &path, &mut self.errors);
+                teaming::check_effective(&effective.teaming, &path, &mut self.errors);
+            }
+        }
+        let teams = || std::iter::once(&default).chain(effective.groups.iter().map(|group| &group.teaming));
+        let is_used = |name: &Name| teams().any(|team| team.members().any(|member| member == name));
+        let idle = |(name, uplink): &(&Name, &Uplink)| uplink.enabled.unwrap_or(true) && !is_used(name);
+        for (name, _) in switch.uplinks.iter().filter(idle) {
+            self.errors.push(
+                ConfigError::new(
+                    path.key("uplinks").key(name.as_str()),
+                    format!(
+                        "no team uses the uplink `{name}`, and an uplink outside of the team may close a loop"
+                    ),
+                )
+                .depends(path.key("teaming"))
+                .help("name it in `active` or `standby` of `teaming`, or set `enabled: false`"),
+            );
+        }
+    }
+
     /// The ports of one switch whose group and device are known.
     fn ports(
         &mut self,
@@ -526,13 +686,7 @@ impl Check {
         let mut ports = Vec::with_capacity(switch.ports.len());
         for (name, port) in &switch.ports {
             let path = path.key("ports").key(name.as_str());
-            if let Some(first) = self.names.get(name) {
-                let message =
-                    format!("the port name `{name}` is taken by {first}; names are unique across switches");
-                self.error(&path, message);
-            } else {
-                self.names.insert(name.clone(), path.clone());
-            }
+            self.name(name, "port", &path);
             let attachment = self.attachment(port, &path);
             let workers = self.pinned(port, plan, &path);
             let group = port
@@ -558,7 +712,7 @@ impl Check {
                 port: EffectivePort {
                     name: name.clone(),
                     switch: index,
-                    group: group.name.clone(),
+                    group: Some(group.name.clone()),
                     attachment,
                     mac: port.mac.map(super::units::StationMac::get),
                     enabled: port.enabled.unwrap_or(true),

@@ -9,6 +9,7 @@
 //! Nothing runs periodically but the sweep of the MAC tables ([`SWEEP`]); everything else waits for an event or for the
 //! earliest of its deadlines ([`Daemon::deadline`]).
 
+mod announce;
 mod apply;
 mod edit;
 mod file;
@@ -22,11 +23,14 @@ mod tests;
 mod views;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use datapath::{Closing, Datapath, Event};
 use switch_core::id::PortId;
+use switch_core::snapshot::Snapshot;
+use switch_core::team::Role;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -36,16 +40,19 @@ pub use self::host::HostSettings;
 pub use self::ports::{DeviceSpec, Kernel, NETNS_DIR, Opener};
 pub use self::views::TraceError;
 
+use self::announce::Announcer;
 use self::apply::Pending;
 use self::moves::{Move, MoveLog, Told};
 use self::ports::Runtime;
 use crate::api::model::Problem;
+use crate::config::units::Name;
 use crate::config::validate::WorkerPlan;
 use crate::config::{Registry, ValidConfig, compile};
 use crate::events::{EventLog, Kind};
 use crate::links::{Change, Links};
 use crate::metrics::ApplyCounts;
 use crate::store::{Generation, NewGeneration, Store, StoreError, Summary};
+use crate::teams::{Changed, Memory, Teams};
 
 /// How often MAC addresses that nobody uses any more are taken out of the tables (lookups look at the age themselves;
 /// this only frees the room), and that namespaces named by a path, and our sockets, are looked at.
@@ -152,6 +159,11 @@ pub struct Daemon {
     file: Option<ConfigFile>,
     applies: ApplyCounts,
     moves: MoveLog,
+    teams: Teams,
+    announcer: Announcer,
+    /// Where is written down which uplink everything has, and what is there; nothing is written any more when the daemon ends.
+    team_file: Option<PathBuf>,
+    team_written: Memory,
     /// Events of the workers that were lost, as last told.
     lost_events: u64,
     next_sweep: Instant,
@@ -177,6 +189,8 @@ pub struct Parts {
     pub links: Links,
     /// What is changed on the host's own side of devices.
     pub host: HostSettings,
+    /// Where it is written down which uplink everything has.
+    pub team_file: PathBuf,
     /// The configuration file, which is applied again on demand.
     pub file: Option<ConfigFile>,
     /// The workers that the datapath was started with.
@@ -188,6 +202,7 @@ pub struct Parts {
 impl Daemon {
     /// A daemon without a configuration.
     pub fn new(parts: Parts) -> Self {
+        let memory = Memory::read(&parts.team_file);
         let next_balance = (parts.datapath.workers() > 1).then(|| Instant::now() + BALANCE);
         Self {
             datapath: parts.datapath,
@@ -207,6 +222,10 @@ impl Daemon {
             file: parts.file,
             applies: ApplyCounts::default(),
             moves: MoveLog::default(),
+            announcer: Announcer::new(&memory),
+            teams: Teams::new(memory.clone()),
+            team_file: Some(parts.team_file),
+            team_written: memory,
             lost_events: 0,
             next_sweep: Instant::now() + SWEEP,
             next_balance,
@@ -232,6 +251,8 @@ impl Daemon {
         retries
             .chain(confirm)
             .chain(self.moves.deadline())
+            .chain(self.teams.deadline())
+            .chain(self.announcer.deadline())
             .chain(self.next_balance)
             .fold(self.next_sweep, Ord::min)
     }
@@ -250,6 +271,10 @@ impl Daemon {
             self.tell_move(told);
         }
         self.reconcile(now);
+        if self.teams.deadline().is_some_and(|due| due <= now) {
+            self.publish(Vec::new());
+        }
+        self.announcer.send(&self.datapath, now);
         if self.next_balance.is_some_and(|next| next <= now) {
             self.next_balance = Some(now + BALANCE);
             self.rebalance();
@@ -396,7 +421,9 @@ impl Daemon {
         self.snapshots += 1;
         let ports = &self.ports;
         let up = |name: &str| ports.get(name).is_some_and(Runtime::is_up);
-        let snapshot = compile(&self.config, self.snapshots, &mut self.registry, &up);
+        let now = Instant::now();
+        let changed = self.teams.update(&self.config, &up, now);
+        let snapshot = compile(&self.config, self.snapshots, &mut self.registry, &up, &self.teams);
         for (name, queues) in queues {
             if let Some(id) = self.registry.port_id(&name) {
                 let placement = self.config.port(&name).map(ports::placement);
@@ -407,12 +434,72 @@ impl Daemon {
                 }
             }
         }
-        self.datapath.publish(Arc::new(snapshot));
+        let before = self.datapath.snapshot();
+        let snapshot = Arc::new(snapshot);
+        self.datapath.publish(Arc::clone(&snapshot));
+        self.announce(&before, &snapshot, now);
+        changed.iter().for_each(|changed| self.tell_team(changed));
+        self.write_teams();
         let gone = self.registry.settle();
         self.retire(&gone);
         for gone in gone {
             self.datapath.reset_stats(gone);
             self.registry.release(gone);
+        }
+    }
+
+    /// Announces what is reached by another uplink than before.
+    fn announce(&mut self, before: &Snapshot, after: &Snapshot, now: Instant) {
+        if after.ports().all(|port| port.role != Role::Outside) {
+            return;
+        }
+        let mut announcer = std::mem::take(&mut self.announcer);
+        let wants = |id: PortId| {
+            let port = self.config.port(self.registry.port_name(id)?.as_str())?;
+            let team = self
+                .teams
+                .team(&self.config.switch_of(port).name, port.group.as_ref()?)?;
+            team.notifies().then_some(port)
+        };
+        announcer.compare(before, after, &self.datapath, wants, &self.teams);
+        announcer.send(&self.datapath, now);
+        self.announcer = announcer;
+        self.wake.notify_one();
+    }
+
+    /// Says in the event log that a team uses other uplinks.
+    fn tell_team(&self, changed: &Changed) {
+        let names = |names: &[Name]| match names {
+            [] => "none".to_owned(),
+            names => names.iter().map(Name::as_str).collect::<Vec<_>>().join(", "),
+        };
+        let gone = changed.before.iter().filter(|name| !changed.now.contains(name));
+        let reasons = gone.filter_map(|name| {
+            let reason = self.ports.get(name.as_str())?.reason()?;
+            Some(format!("; {name} is down: {reason}"))
+        });
+        let (switch, group) = &changed.team;
+        let message = format!(
+            "port group {group} of {switch} uses the uplinks {}, before: {}{}",
+            names(&changed.now),
+            names(&changed.before),
+            reasons.collect::<String>()
+        );
+        self.tell_of(Kind::TeamChanged, None, message);
+    }
+
+    /// Writes down which uplink everything has, if that has changed.
+    fn write_teams(&mut self) {
+        let Some(file) = &self.team_file else { return };
+        if *self.teams.memory() == self.team_written {
+            return;
+        }
+        self.team_written = self.teams.memory().clone();
+        if let Err(error) = self.team_written.write(file) {
+            tracing::warn!(
+                "{}: {error}; a restart may give ports other uplinks",
+                file.display()
+            );
         }
     }
 
@@ -441,6 +528,8 @@ impl Daemon {
                 self.generation
             );
         }
+        // The next start goes on from what is written down now.
+        self.team_file = None;
         self.config = Arc::new(ValidConfig::empty());
         self.ports.clear();
         self.publish(Vec::new());

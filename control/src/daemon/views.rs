@@ -17,10 +17,12 @@ use super::ports::Runtime;
 use super::{Daemon, Failure};
 use crate::api::model::{
     ConfigDocument, Direction, Flushed, GroupRow, HistoryRow, MacFlush, MacRow, PortDetail, PortRow,
-    PortState, PortStats, QueueRow, TraceReport, TraceRequest, Tree, TreeGroup, TreeSwitch, Version,
-    WorkerRow,
+    PortState, PortStats, QueueRow, TeamPort, TeamRow, TraceReport, TraceRequest, Tree, TreeGroup,
+    TreeSwitch, UplinkDetail, UplinkRow, Version, WorkerRow,
 };
+use crate::config::model::Balance;
 use crate::config::text;
+use crate::config::units::Name;
 use crate::config::validate::{EffectivePort, ValidConfig};
 use crate::events::rfc3339;
 use crate::metrics::{PortSample, Sample, SwitchSample};
@@ -76,7 +78,7 @@ impl Daemon {
                     .config
                     .ports()
                     .iter()
-                    .filter(|port| port.switch == index && port.group == group.name)
+                    .filter(|port| port.switch == index && port.group.as_ref() == Some(&group.name))
                     .map(|port| self.port_row(port))
                     .collect(),
             });
@@ -85,6 +87,7 @@ impl Daemon {
                 mtu: switch.mtu,
                 macs: fdb.map_or(0, |fdb| fdb.counters().entries),
                 mac_table_size: switch.mac_table_size as u64,
+                uplinks: self.uplinks_of(index).map(|port| self.uplink_row(port)).collect(),
                 groups: groups.collect(),
             }
         });
@@ -113,7 +116,7 @@ impl Daemon {
         PortRow {
             name: name.to_owned(),
             switch: self.config.switch_of(port).name.as_str().to_owned(),
-            group: port.group.as_str().to_owned(),
+            group: port.group.as_ref().map(|group| group.as_str().to_owned()),
             kind: port.attachment.kind().to_owned(),
             device: port.attachment.device().to_owned(),
             state: if up { PortState::Up } else { PortState::Down },
@@ -233,7 +236,7 @@ impl Daemon {
                     switch: switch.name.as_str().to_owned(),
                     vlan: group.rules.vlan.to_string(),
                     ports: ports
-                        .filter(|port| port.switch == index && port.group == group.name)
+                        .filter(|port| port.switch == index && port.group.as_ref() == Some(&group.name))
                         .map(|port| port.name.as_str().to_owned())
                         .collect(),
                     settings: group.settings(),
@@ -254,6 +257,119 @@ impl Daemon {
                 "port group",
                 name,
                 rows.iter().map(|row| row.name.as_str()),
+            )),
+            _ => Err(Failure::BadRequest(format!(
+                "several switches have a port group `{name}`; name it as SWITCH/{name}"
+            ))),
+        }
+    }
+
+    fn uplinks_of(&self, switch: usize) -> impl Iterator<Item = &EffectivePort> {
+        let ports = self.config.ports().iter();
+        ports.filter(move |port| port.switch == switch && port.is_uplink())
+    }
+
+    /// `GET /v1/uplinks`
+    pub fn uplink_rows(&self) -> Vec<UplinkRow> {
+        let ports = self.config.ports().iter().filter(|port| port.is_uplink());
+        ports.map(|port| self.uplink_row(port)).collect()
+    }
+
+    fn uplink_row(&self, port: &EffectivePort) -> UplinkRow {
+        let row = self.port_row(port);
+        let switch = self.config.switch_of(port);
+        let teams = switch
+            .groups
+            .iter()
+            .filter_map(|group| self.teams.team(&switch.name, &group.name));
+        let leaves = |other: &&EffectivePort| self.uplink_of(other) == Some(&port.name);
+        UplinkRow {
+            active: teams.into_iter().any(|team| team.active.contains(&port.name)),
+            ports: self.config.ports().iter().filter(leaves).count(),
+            announced: self
+                .registry
+                .port_id(&row.name)
+                .map_or(0, |id| self.announcer.sent(id)),
+            neighbour: None,
+            name: row.name,
+            switch: row.switch,
+            device: row.device,
+            state: row.state,
+            reason: row.reason,
+        }
+    }
+
+    /// The uplink by which all frames of a port leave.
+    fn uplink_of(&self, port: &EffectivePort) -> Option<&Name> {
+        let (switch, group) = (&self.config.switch_of(port).name, port.group.as_ref()?);
+        let balance = self.teams.team(switch, group)?.balance();
+        let uplink = self.teams.uplink(switch, group, port.name.as_str());
+        uplink.filter(|_| matches!(balance, Balance::PortId | Balance::Explicit))
+    }
+
+    /// `GET /v1/uplinks/NAME`
+    pub fn uplink_detail(&self, name: &str) -> Result<UplinkDetail, Failure> {
+        let known = self.config.port(name).filter(|port| port.is_uplink());
+        let Some(port) = known else {
+            let uplinks = self.config.ports().iter().filter(|port| port.is_uplink());
+            return Err(not_found("uplink", name, uplinks.map(|port| port.name.as_str())));
+        };
+        let id = self.registry.port_id(name);
+        Ok(UplinkDetail {
+            row: self.uplink_row(port),
+            driver: self.ports.get(name).and_then(Runtime::driver).map(str::to_owned),
+            settings: port.settings(),
+            queues: id.map(|id| self.queue_rows(id)).unwrap_or_default(),
+            stats: self.stats_of(name),
+        })
+    }
+
+    /// `GET /v1/teams`
+    pub fn team_rows(&self) -> Vec<TeamRow> {
+        let names = |names: &[Name]| names.iter().map(|name| name.as_str().to_owned()).collect();
+        let mut rows = Vec::new();
+        for (index, switch) in self.config.switches().iter().enumerate() {
+            for group in &switch.groups {
+                let Some(team) = self.teams.team(&switch.name, &group.name) else {
+                    continue;
+                };
+                let own =
+                    |port: &&EffectivePort| port.switch == index && port.group.as_ref() == Some(&group.name);
+                let ports = self.config.ports().iter().filter(own).map(|port| TeamPort {
+                    port: port.name.as_str().to_owned(),
+                    uplink: self.uplink_of(port).map(|uplink| uplink.as_str().to_owned()),
+                });
+                let settings = group.teaming.settings();
+                rows.push(TeamRow {
+                    switch: switch.name.as_str().to_owned(),
+                    group: group.name.as_str().to_owned(),
+                    balance: settings["balance"].as_str().unwrap_or_default().to_owned(),
+                    active: names(&team.active),
+                    standby: names(&team.standby),
+                    failed: names(&team.failed),
+                    partner: None,
+                    ports: ports.collect(),
+                    settings,
+                });
+            }
+        }
+        rows
+    }
+
+    /// `GET /v1/teams/GROUP`; `SWITCH/GROUP` where two switches have groups of one name.
+    pub fn team_row(&self, name: &str) -> Result<TeamRow, Failure> {
+        let rows = self.team_rows();
+        let named = |row: &&TeamRow| row.group == name || format!("{}/{}", row.switch, row.group) == name;
+        let found: Vec<&TeamRow> = rows.iter().filter(named).collect();
+        match found[..] {
+            [row] => Ok(row.clone()),
+            [] if self.group_row(name).is_ok() => Err(Failure::NotFound(format!(
+                "the switch of port group `{name}` has no uplinks; name its devices under `uplinks` in the configuration"
+            ))),
+            [] => Err(not_found(
+                "port group",
+                name,
+                rows.iter().map(|row| row.group.as_str()),
             )),
             _ => Err(Failure::BadRequest(format!(
                 "several switches have a port group `{name}`; name it as SWITCH/{name}"
@@ -387,7 +503,11 @@ impl Daemon {
             let id = self.registry.port_id(name)?;
             Some(PortSample {
                 switch: self.config.switch_of(port).name.as_str().to_owned(),
-                group: port.group.as_str().to_owned(),
+                group: port
+                    .group
+                    .as_ref()
+                    .map_or_else(String::new, |group| group.as_str().to_owned()),
+                uplink: port.is_uplink().then(|| self.uplink_row(port)),
                 port: name.to_owned(),
                 up: port.enabled && self.ports.get(name).is_some_and(Runtime::is_up),
                 stats: self.datapath.port_stats(id),
@@ -442,7 +562,10 @@ impl Names for Daemon {
     fn group(&self, port: PortId) -> String {
         let name = self.port_name(port);
         match self.config.port(&name) {
-            Some(port) => port.group.as_str().to_owned(),
+            Some(EffectivePort {
+                group: Some(group), ..
+            }) => group.as_str().to_owned(),
+            Some(_) => "of uplinks".to_owned(),
             None => "that is gone".to_owned(),
         }
     }

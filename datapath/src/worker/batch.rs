@@ -210,6 +210,47 @@ impl Worker {
         self.release_batch();
     }
 
+    /// Sends frames that nobody has received: the switch's own. Those that can't be sent count as drops of the port.
+    pub(super) fn send_own(&mut self, port: PortId, frames: &[Vec<u8>]) {
+        for frames in frames.chunks(BATCH) {
+            for octets in frames {
+                let Some(Some(known)) = self.ports.get(port.index()) else {
+                    return;
+                };
+                let (counters, chunk) = (&known.counters, self.pool.take());
+                let Some(mut chunk) = chunk else {
+                    counters.count_drop(DropReason::NoBuffer, 1);
+                    continue;
+                };
+                let len = octets.len().min(chunk.len() - HEADROOM);
+                chunk[HEADROOM..HEADROOM + len].copy_from_slice(&octets[..len]);
+                let frame = Frame::new(chunk, HEADROOM, len);
+                if let Way::Own(slot) = known.way(&frame)
+                    && let Some(Some(attached)) = self.queues.get_mut(slot)
+                {
+                    if attached.outgoing.is_empty() {
+                        self.scratch.sending.push(slot);
+                    }
+                    attached.outgoing.push(Outgoing {
+                        frame: self.batch.len() as u16,
+                        tag: None,
+                        sole: false,
+                        outcome: Ok(()),
+                    });
+                } else {
+                    counters.count_drop(DropReason::TxPortDown, 1);
+                }
+                self.batch.push(frame);
+            }
+            let sinks = self.shared.captures.sinks.load();
+            self.send(&sinks);
+            drop(sinks);
+            for frame in self.batch.drain(..) {
+                frame.release(&mut self.pool);
+            }
+        }
+    }
+
     /// Lets go of a batch of frames that were handed over.
     pub(super) fn release_batch(&mut self) {
         for frame in self.batch.drain(..) {

@@ -77,6 +77,8 @@ pub(crate) enum Command {
     },
     /// Send everything that was handed over before.
     Fence { done: Sender<()> },
+    /// Send frames of the switch's own by a port.
+    Send { port: PortId, frames: Vec<Vec<u8>> },
     /// A queue moves, first step ([`queues`]).
     Route {
         port: PortId,

@@ -209,6 +209,7 @@ impl Worker {
                     self.listening_told = Some(done);
                     self.listen();
                 }
+                Command::Send { port, frames } => self.send_own(port, &frames),
                 Command::Fence { done } => {
                     self.drain_lanes();
                     drop(done);

@@ -61,6 +61,11 @@ pub enum Learnt {
     Limited,
     /// The table is full of static entries: not learnt.
     Full,
+    /// The frame came in from outside, and the station is behind this port inside: the frame is its own reflection and dropped.
+    Reflected {
+        /// Which.
+        port: PortId,
+    },
     /// Another worker is writing to the table; the next frame will be learnt.
     Busy,
 }
@@ -130,6 +135,9 @@ impl AgeingTicks {
 
 /// Entries that a processor's first cache surely holds, each in a line of its own.
 const LARGE: u64 = 128;
+
+/// For how long an announced station is not moved outside by its reflections.
+pub const ANNOUNCED: Duration = Duration::from_secs(5);
 
 /// Slots that the control plane looks at before it lets the workers write again.
 const SLICE: usize = 512;
@@ -296,15 +304,96 @@ impl Fdb {
         self.learn_changed(key, port, clock, ageing, limit)
     }
 
+    /// Learns that `mac` is behind `outside`, the port that stands for all uplinks, unless it is known behind a port inside. A station inside moves outside
+    /// only if the frame announces that (`announced`) and no announcement was heard inside just before ([`Fdb::announced`]). Never waits.
+    pub fn learn_outside(
+        &self,
+        vid: Vid,
+        mac: MacAddr,
+        outside: PortId,
+        now: Timestamp,
+        ageing: Duration,
+        announced: bool,
+    ) -> Learnt {
+        match self.reflected(vid, mac, outside, now, ageing, announced) {
+            Some(port) => Learnt::Reflected { port },
+            None => self.learn(vid, mac, outside, now, ageing, None),
+        }
+    }
+
+    /// What [`Fdb::learn_outside`] would answer, without doing it.
+    pub fn preview_outside(
+        &self,
+        vid: Vid,
+        mac: MacAddr,
+        outside: PortId,
+        now: Timestamp,
+        ageing: Duration,
+        announced: bool,
+    ) -> Learnt {
+        match self.reflected(vid, mac, outside, now, ageing, announced) {
+            Some(port) => Learnt::Reflected { port },
+            None => self.preview(vid, mac, outside, now, ageing, None),
+        }
+    }
+
+    /// The port inside behind which the source of a frame from outside is and stays.
+    fn reflected(
+        &self,
+        vid: Vid,
+        mac: MacAddr,
+        outside: PortId,
+        now: Timestamp,
+        ageing: Duration,
+        announced: bool,
+    ) -> Option<PortId> {
+        let (key, clock) = (Key::new(vid, mac), Clock::at(now));
+        let (_, value) = self.slots.find(key)?;
+        let inside = value.port() != outside && !value.is_static() && value.is_live(clock, ageing);
+        if !inside {
+            return None;
+        }
+        let is_locked = |ledger: MutexGuard<'_, Ledger>| {
+            let found = self.slots.find(key);
+            found.is_some_and(|(at, _)| ledger.is_locked(at, clock))
+        };
+        // Who can't look takes it for a reflection: the next announcement is heard.
+        (!announced || self.try_lock().is_none_or(is_locked)).then(|| value.port())
+    }
+
+    /// A station behind a port inside was announced there: for [`ANNOUNCED`] what announces it from outside is that very announcement on its way back. Does
+    /// nothing if the table is being written to.
+    pub fn announced(&self, vid: Vid, mac: MacAddr, port: PortId, now: Timestamp) {
+        if let Some(ledger) = self.try_lock() {
+            self.lock_announced(ledger, vid, mac, port, now);
+        }
+    }
+
+    /// [`Fdb::announced`] for the control plane: waits for the right to write.
+    pub fn note_announced(&self, vid: Vid, mac: MacAddr, port: PortId, now: Timestamp) {
+        self.lock_announced(self.lock(), vid, mac, port, now);
+    }
+
+    fn lock_announced(
+        &self,
+        mut ledger: MutexGuard<'_, Ledger>,
+        vid: Vid,
+        mac: MacAddr,
+        port: PortId,
+        now: Timestamp,
+    ) {
+        if let Some((at, value)) = self.slots.find(Key::new(vid, mac))
+            && value.port() == port
+        {
+            ledger.lock_until(at, Clock::at(now).after(ANNOUNCED));
+        }
+    }
+
     /// Puts an entry last in its port's list, unless another thread is writing: it is then passed over later.
     #[cold]
     #[inline(never)]
     fn requeue(&self, key: Key) {
-        let mut ledger = match self.ledger.try_lock() {
-            Ok(ledger) => ledger,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let Some(mut ledger) = self.try_lock() else { return };
         if let Some((at, value)) = self.slots.find(key)
             && !value.is_static()
         {
@@ -323,10 +412,8 @@ impl Fdb {
         ageing: Duration,
         limit: Option<MacLimit>,
     ) -> Learnt {
-        let mut ledger = match self.ledger.try_lock() {
-            Ok(ledger) => ledger,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Learnt::Busy,
+        let Some(mut ledger) = self.try_lock() else {
+            return Learnt::Busy;
         };
         let answer = self.judge(&ledger, key, port, clock, ageing, limit);
         match answer {
@@ -493,6 +580,15 @@ impl Fdb {
             moves: self.counters.moves.load(Relaxed),
             evictions: self.counters.evictions.load(Relaxed),
             aged: self.counters.aged.load(Acquire),
+        }
+    }
+
+    /// The right to change the table, if no other thread has it.
+    fn try_lock(&self) -> Option<MutexGuard<'_, Ledger>> {
+        match self.ledger.try_lock() {
+            Ok(ledger) => Some(ledger),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 

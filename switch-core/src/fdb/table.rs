@@ -37,6 +37,27 @@ impl Clock {
         Self((now.as_nanos() >> Self::SHIFT) as u32)
     }
 
+    /// A time by which the duration has surely passed.
+    pub(super) fn after(self, duration: Duration) -> Self {
+        // Both ends are rounded down.
+        Self(self.0.wrapping_add(Self::whole_ticks(duration) + 2))
+    }
+
+    /// Whether it comes before another time.
+    pub(super) const fn is_before(self, other: Self) -> bool {
+        (self.0.wrapping_sub(other.0) as i32) < 0
+    }
+
+    /// As a number.
+    pub(super) const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The time of [`Clock::get`].
+    pub(super) const fn of(number: u32) -> Self {
+        Self(number)
+    }
+
     /// The ticks that a duration holds; half of what the clock counts at most.
     pub(super) fn whole_ticks(duration: Duration) -> u32 {
         let most = u32::MAX / 2;

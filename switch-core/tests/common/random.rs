@@ -16,6 +16,7 @@ use switch_core::offload::{Checksum, Gso, GsoKind, Offload, VIRTIO_NET_HDR_LEN};
 use switch_core::pipeline::{Mode, Silent, Step, forward};
 use switch_core::security::{PortState, SecurityPolicy};
 use switch_core::snapshot::{MacLimit, Overflow, Port, Snapshot, Switch};
+use switch_core::team::{Exit, Hears, Role, Shares, UplinkSet};
 use switch_core::time::Timestamp;
 use switch_core::verdict::DropReason;
 use switch_core::vid::{Tag, Tpid, Vid};
@@ -154,8 +155,60 @@ fn port(choices: &mut Choices<'_>, number: usize, switches: usize, sociable: boo
             count: choices.below(4) as u32,
             overflow: choices.pick(&[Overflow::Drop, Overflow::Flood]),
         }),
+        role: Role::default(),
         state: Arc::new(PortState::default()),
     }
+}
+
+/// Makes uplinks of the last ports of a switch, and gives the others a team.
+fn add_uplinks(choices: &mut Choices<'_>, switch: SwitchId, ports: &mut Vec<Port>) {
+    let outside = id((2 * MOST_PORTS) as u16 + 1 + switch.0);
+    let mut own: Vec<&mut Port> = ports.iter_mut().filter(|port| port.switch == switch).collect();
+    let count = choices.below(8).saturating_sub(4).min(own.len());
+    if count == 0 {
+        return;
+    }
+    let everything = VlanPolicy::Trunk {
+        vlans: VlanSet::all(),
+        native: Some(Vid::UNAWARE),
+        tpid: Tpid::Dot1Q,
+    };
+    let inside = own.len() - count;
+    let uplinks: Vec<PortId> = own[inside..].iter().map(|port| port.id).collect();
+    for (number, port) in own[inside..].iter_mut().enumerate() {
+        port.role = Role::Uplink {
+            number: number as u8,
+            outside,
+        };
+        port.vlan = everything.clone();
+        port.security = super::ACCEPT;
+        (port.mac, port.isolated, port.mac_limit) = (None, false, None);
+    }
+    let up = own[inside..].iter().any(|port| port.up && port.enabled);
+    for port in &mut own[..inside] {
+        let set = |octet: u8| -> UplinkSet { (0..count as u8).filter(|bit| octet >> bit & 1 == 1).collect() };
+        let shares = || Shares::new(&uplinks, |_| true).expect("there are some");
+        port.role = Role::Inside {
+            exit: match choices.below(6) {
+                0 => Exit::None,
+                1 => Exit::BySource(shares()),
+                2 => Exit::ByFlow(shares()),
+                _ => Exit::One(uplinks[choices.below(count)]),
+            },
+            hears: Hears {
+                unicast: set(choices.octet()),
+                groups: set(choices.octet()),
+            },
+        };
+    }
+    ports.push(Port {
+        id: outside,
+        switch,
+        up,
+        vlan: everything,
+        role: Role::Outside,
+        ..super::port(0)
+    });
 }
 
 /// A switch under test beside its twin.
@@ -215,9 +268,12 @@ impl World {
             })
             .collect();
         let sociable = choices.one_in(2);
-        let ports: Vec<Port> = (0..2 + choices.below(MOST_PORTS - 1))
+        let mut ports: Vec<Port> = (0..2 + choices.below(MOST_PORTS - 1))
             .map(|number| port(choices, number, switches.len(), sociable))
             .collect();
+        for switch in 0..switches.len() {
+            add_uplinks(choices, SwitchId(switch as u16), &mut ports);
+        }
         let mtus = switches.iter().map(|switch| usize::from(switch.mtu)).collect();
         Self {
             slow: SlowSwitch::new(ports.clone(), mtus, AGEING),
@@ -446,6 +502,12 @@ fn check(
         );
         let to = snapshot.port(hop.port).expect("hops are ports of the snapshot");
         assert!(to.up && to.enabled && Some(to.switch) == switch);
+        assert_ne!(to.role, Role::Outside, "it has no device");
+        let is_uplink = |port: &Port| matches!(port.role, Role::Uplink { .. });
+        assert!(
+            !is_uplink(to) || !snapshot.port(from).is_some_and(is_uplink),
+            "never from uplink to uplink"
+        );
         let trunk = matches!(to.vlan, VlanPolicy::Trunk { .. });
         assert!(trunk || hop.tag.is_none(), "only trunks are given tags");
     }
@@ -497,9 +559,17 @@ fn write_frame(frame: &mut Vec<u8>, choices: &mut Choices<'_>, from: PortId, mtu
     }
     frame.extend(
         choices
-            .pick(&[0x0800_u16, 0x0806, 0x86dd, 0x8100, 0x05ff])
+            .pick(&[0x0800_u16, 0x0806, 0x86dd, 0x8100, 0x05ff, 0x8035])
             .to_be_bytes(),
     );
+    if frame.ends_with(&[0x80, 0x35]) {
+        // As QEMU announces a station.
+        frame.extend([0, 1, 8, 0, 6, 4, 0, 3]);
+        for _ in 0..2 {
+            frame.extend(source.0);
+            frame.extend([0; 4]);
+        }
+    }
     let len = match choices.below(16) {
         0 => choices.below(24),
         1..=3 => mtu + 14 + choices.below(12) - 1,

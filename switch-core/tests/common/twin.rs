@@ -1,15 +1,18 @@
 //! The slow twins: a MAC table and a forwarding function as one would say them, not as one would run them.
 //!
-//! Written from the meanings of the features alone. They share the configuration types with the fast ones, nothing else.
+//! Written from the meanings of the features alone. They share the configuration types with the fast ones, and what an announcement and a share of the
+//! traffic are, nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use switch_core::addr::MacAddr;
+use switch_core::announce::announces;
 use switch_core::fdb::{Filter, Learnt};
 use switch_core::id::PortId;
 use switch_core::offload::Offload;
 use switch_core::snapshot::{MacLimit, Overflow, Port};
+use switch_core::team::{Exit, Hears, Role};
 use switch_core::time::Timestamp;
 use switch_core::verdict::DropReason;
 use switch_core::vid::{Tpid, Vid};
@@ -20,6 +23,7 @@ pub struct SlowEntry {
     pub port: PortId,
     pub fixed: bool,
     pub seen: Timestamp,
+    pub announced: Option<Timestamp>,
 }
 
 /// A MAC table without a bound; whoever uses it tells it what the bounded one evicted.
@@ -81,6 +85,7 @@ impl SlowFdb {
                 port,
                 fixed: false,
                 seen: now,
+                announced: None,
             },
         );
         if let Some(entry) = live {
@@ -91,6 +96,28 @@ impl SlowFdb {
         Learnt::New
     }
 
+    /// The port inside behind which the source of a frame from outside is and stays.
+    fn reflected(
+        &self,
+        vid: Vid,
+        mac: MacAddr,
+        outside: PortId,
+        now: Timestamp,
+        ageing: Duration,
+        announced: bool,
+    ) -> bool {
+        let Some(entry) = self
+            .live(vid, mac, now, ageing)
+            .filter(|entry| !entry.fixed && entry.port != outside)
+        else {
+            return false;
+        };
+        let just_now = entry
+            .announced
+            .is_some_and(|at| now.since(at) <= Duration::from_secs(5));
+        !announced || just_now
+    }
+
     pub fn insert_static(&mut self, vid: Vid, mac: MacAddr, port: PortId) {
         let seen = Timestamp::default();
         self.entries.insert(
@@ -99,6 +126,7 @@ impl SlowFdb {
                 port,
                 fixed: true,
                 seen,
+                announced: None,
             },
         );
     }
@@ -158,6 +186,13 @@ impl SlowSwitch {
             ports,
             mtus,
             ageing,
+        }
+    }
+
+    fn hears(port: &Port) -> Hears {
+        match port.role {
+            Role::Inside { hears, .. } => hears,
+            _ => Hears::default(),
         }
     }
 
@@ -342,8 +377,22 @@ impl SlowSwitch {
             return Err(DropReason::ForgedTransmit);
         }
         let ageing = self.ageing;
+        let announced = announces(frame, source);
+        let (place, uplink) = match port.role {
+            Role::Uplink { number, outside } => (outside, Some(number)),
+            _ => (from, None),
+        };
+        let exit = match &port.role {
+            Role::Inside { exit, .. } => exit.clone(),
+            _ => Exit::None,
+        };
+        let exit = exit.of_frame(frame, source.to_u64(), vid.get());
+        let has_exit = matches!(&port.role, Role::Inside { exit, .. } if *exit != Exit::None);
         let fdb = &mut self.fdbs[port.switch.index()];
-        match fdb.learn(vid, source, from, now, ageing, port.mac_limit) {
+        if uplink.is_some() && fdb.reflected(vid, source, place, now, ageing, announced) {
+            return Err(DropReason::Reflection);
+        }
+        match fdb.learn(vid, source, place, now, ageing, port.mac_limit) {
             Learnt::StaticElsewhere { .. } => return Err(DropReason::StaticMac),
             Learnt::Limited if port.mac_limit.unwrap().overflow == Overflow::Drop => {
                 return Err(DropReason::MacLimit);
@@ -352,6 +401,16 @@ impl SlowSwitch {
         }
 
         let group = destination.0[0] % 2 == 1;
+        if group
+            && announced
+            && has_exit
+            && let Some(entry) = fdb
+                .entries
+                .get_mut(&(vid, source))
+                .filter(|entry| entry.port == from)
+        {
+            entry.announced = Some(now);
+        }
         let at = fdb.lookup(vid, destination, now, ageing).filter(|_| !group);
         let there = |other: &&Port| other.switch == port.switch && other.up && other.enabled;
         let known = at.and_then(|at| self.ports.iter().filter(there).find(|other| other.id == at));
@@ -372,10 +431,20 @@ impl SlowSwitch {
                 None
             }
         };
-        if let Some(known) = known {
-            if known.id == from {
+        let mut known = known;
+        let leaves_by = exit.and_then(|exit| self.ports.iter().filter(there).find(|other| other.id == exit));
+        if let Some(to) = known {
+            if to.id == place {
                 return Err(DropReason::SamePort);
             }
+            if uplink.is_some_and(|uplink| !Self::hears(to).unicast.contains(uplink)) {
+                return Err(DropReason::UplinkUnused);
+            }
+            if to.role == Role::Outside {
+                known = Some(leaves_by.ok_or(DropReason::NoUplink)?);
+            }
+        }
+        if let Some(known) = known {
             if !Self::takes_part(&known.vlan, vid) {
                 return Err(DropReason::EgressVlan);
             }
@@ -383,12 +452,35 @@ impl SlowSwitch {
                 return Err(reason);
             }
         }
-        let hops: BTreeSet<SlowHop> = self
+        let is_uplink = |other: &&Port| matches!(other.role, Role::Uplink { .. });
+        let hears = |other: &&Port| {
+            let hears = Self::hears(other);
+            let set = if known.is_some() {
+                hears.unicast
+            } else {
+                hears.groups
+            };
+            uplink.is_none_or(|uplink| set.contains(uplink))
+        };
+        // Of those that a flood is for, the uplinks are one.
+        let mut members: Vec<&Port> = self
             .ports
             .iter()
             .filter(there)
-            .filter(|other| other.id != from)
+            .filter(|other| !is_uplink(other) && other.id != place)
             .filter(|other| Self::takes_part(&other.vlan, vid))
+            .collect();
+        let duplicate = known.is_none() && !members.iter().all(hears);
+        members.retain(hears);
+        let for_outside = members.iter().any(|other| other.role == Role::Outside);
+        members.retain(|other| other.role != Role::Outside);
+        members.extend(match known {
+            // Also one that a static entry names.
+            Some(known) => Some(known).filter(is_uplink),
+            None => leaves_by.filter(|_| for_outside),
+        });
+        let hops: BTreeSet<SlowHop> = members
+            .into_iter()
             .filter(|other| refused(other).is_none())
             .filter(|other| match known {
                 Some(known) => other.id == known.id || other.security.promiscuous,
@@ -399,6 +491,9 @@ impl SlowSwitch {
             })
             .map(|other| Self::leaving(other, vid, priority))
             .collect();
+        if hops.is_empty() && duplicate {
+            return Err(DropReason::Duplicate);
+        }
         if hops.is_empty() {
             return Err(DropReason::NoDestination);
         }

@@ -16,6 +16,7 @@ mod security;
 mod stream;
 mod sum;
 mod transfer;
+mod uplinks;
 mod vhost_hostile;
 mod vhost_user;
 mod vlan;
