@@ -9,6 +9,7 @@
 //! which comes here first, and want the same.
 
 use crate::frame::{FrameView, Hop};
+use crate::id::PortId;
 use crate::pipeline::{ETHERNET, GROUP, addresses, is_tag};
 use crate::snapshot::{Compiled, Snapshot};
 use crate::time::Timestamp;
@@ -38,7 +39,7 @@ pub(crate) fn forward(
     if frame.len > from.longest as usize {
         return false;
     }
-    let Some(to) = receiver(snapshot, now, from, from.untagged, ethernet) else {
+    let Some(to) = receiver(snapshot, now, from.place, from, from.untagged, ethernet) else {
         return false;
     };
     if to.untagged != from.untagged {
@@ -62,7 +63,7 @@ fn forward_tagged(
     let Some((vid, priority)) = from_trunk(from, frame) else {
         return false;
     };
-    let Some(to) = receiver(snapshot, now, from, vid, ethernet) else {
+    let Some(to) = receiver(snapshot, now, from.place, from, vid, ethernet) else {
         return false;
     };
     if to.is_outside {
@@ -79,6 +80,7 @@ fn forward_tagged(
 fn receiver<'a>(
     snapshot: &'a Snapshot,
     now: Timestamp,
+    own: PortId,
     from: &Compiled,
     vid: u16,
     ethernet: &[u8; ETHERNET],
@@ -92,9 +94,9 @@ fn receiver<'a>(
         return None;
     }
     let fdb = &from.switch.fdb;
-    let place = fdb.usual(vid, source, from.place, destination, now, &from.ageing)?;
+    let place = fdb.usual(vid, source, own, destination, now, &from.ageing)?;
     let to = snapshot.compiled(place)?;
-    if !from.reaches(to) || place == from.place {
+    if !from.reaches(to) || place == own {
         return None;
     }
     if !to.port.security.mac_changes && !to.guard().is_steady() {
