@@ -21,7 +21,7 @@ use switch_core::addr::MacAddr;
 use crate::lab::Lab;
 use crate::netns::Namespace;
 use crate::process::{Peer, run};
-use crate::wait::wait_for;
+use crate::wait::{wait_for, wait_until};
 
 /// Modules that the guest's network device needs, in the order in which they load.
 const MODULES: [&str; 8] = [
@@ -323,6 +323,7 @@ impl Guest {
     /// # Panics
     /// If it fails.
     pub fn migrate(&self, state: &Path) {
+        wait_until("the other QEMU listens", BOUND, || state.exists());
         let answer = self.monitor(&format!("migrate -d unix:{}", state.display()));
         assert!(!answer.contains("Error"), "{answer}");
         wait_for("the guest has migrated", BOUND, || {

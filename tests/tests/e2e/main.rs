@@ -8,6 +8,7 @@ mod harness;
 mod hostile;
 mod idle;
 mod metrics;
+mod migration;
 mod never;
 mod ovs;
 mod qemu;

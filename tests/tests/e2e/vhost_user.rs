@@ -64,7 +64,7 @@ impl Port {
     }
 }
 
-fn configure(guest: &mut Guest, host: u8) {
+pub(crate) fn configure(guest: &mut Guest, host: u8) {
     guest.sh(&format!(
         "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad; ip address add 10.0.0.{host}/24 dev eth0 && ip -6 address add fd00::{host}/64 dev eth0 && ip link set eth0 up"
     ));
@@ -269,7 +269,7 @@ fn port_groups_and_their_security_hold_for_guests() {
 }
 
 /// Longest time between two answers of a `ping -D`, ms.
-fn longest_gap(ping: &Output) -> f64 {
+pub(crate) fn longest_gap(ping: &Output) -> f64 {
     let times: Vec<f64> = ping
         .stdout
         .lines()
