@@ -47,6 +47,8 @@ pub enum Kind {
     SendFailed,
     /// A port's guest kept the switch waiting for its memory, and is left alone for a while.
     LeftAlone,
+    /// The guest of a port that waited for it has announced itself.
+    Activated,
     /// A team uses other uplinks.
     TeamChanged,
     /// Events were lost because there were too many.
@@ -69,6 +71,7 @@ impl Kind {
             Self::MacMoved => "mac-moved",
             Self::QueueMoved => "queue-moved",
             Self::SendFailed => "send-failed",
+            Self::Activated => "activated",
             Self::TeamChanged => "team-changed",
             Self::LeftAlone => "left-alone",
             Self::Lost => "lost",

@@ -234,7 +234,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         events: Arc::clone(&events),
         links,
         host: HostSettings::recover(&settings.state),
-        team_file: settings.state.join("teams.json"),
+        memory: settings.state.join("memory.json"),
         file: Some(file),
         workers,
         seed: seed(),

@@ -14,9 +14,6 @@
 //! daemon was started anew.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -51,25 +48,6 @@ struct Home {
 }
 
 impl Memory {
-    /// Reads what was written; what can't be read counts for nothing.
-    pub fn read(path: &Path) -> Self {
-        match fs::read(path) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
-                tracing::warn!("{}: {error}; ports get their uplinks anew", path.display());
-                Self::default()
-            }),
-            Err(_) => Self::default(),
-        }
-    }
-
-    /// Writes it, in the place of what was there.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        let text = serde_json::to_vec(self).map_err(io::Error::other)?;
-        let new = path.with_extension("new");
-        fs::write(&new, text)?;
-        fs::rename(&new, path)
-    }
-
     /// The ports that had an uplink, each with its name.
     pub fn uplinks(&self) -> impl Iterator<Item = (String, String)> {
         let ports = self.ports.iter();

@@ -99,6 +99,7 @@ fn stage_of(reason: DropReason) -> &'static str {
         R::VlanReserved | R::VlanTagged | R::VlanUntagged | R::VlanNotAllowed => "vlan-ingress",
         R::BadSource | R::ReservedAddress => "parse",
         R::ForgedTransmit => "security",
+        R::NotActivated => "activation",
         R::StaticMac | R::MacLimit | R::Reflection => "learn",
         R::NoUplink => "team",
         R::Duplicate | R::UplinkUnused => "lookup",
@@ -417,6 +418,7 @@ mod tests {
             mac: None,
             isolated: false,
             mac_limit: None,
+            dormant: false,
             role: Role::default(),
             state: Arc::default(),
         }

@@ -533,3 +533,39 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_port_waits_for_its_guest_until_it_is_activated_and_again_behind_another_device() {
+    let text = |tap: &str, activation: &str| {
+        config(&format!(
+            "version: 1
+switches:
+  vs0:
+    port-groups: {{ lan: {{ activation: announce }} }}
+    ports:
+      a: {{ port-group: lan, tap: {tap}, {activation} }}
+      b: {{ port-group: lan, tap: b, activation: now }}
+"
+        ))
+    };
+    let mut registry = Registry::new(1);
+    let mut state = |config: &ValidConfig, registry: &mut Registry| {
+        let snapshot = compile(config, 1, registry, &|_| true, &Teams::default());
+        let port = snapshot.port(registry.port_id("a").unwrap()).unwrap();
+        assert_ne!(port.up, port.dormant);
+        assert!(snapshot.port(registry.port_id("b").unwrap()).unwrap().up);
+        port.dormant
+    };
+    let first = text("a", "");
+    assert!(state(&first, &mut registry));
+    assert!(registry.activate("a"));
+    assert!(!registry.activate("a"));
+    assert!(!state(&first, &mut registry));
+    // Over a restart.
+    let mut next = Registry::new(1);
+    next.remember_activated(registry.activated().iter().map(String::as_str));
+    assert!(!state(&first, &mut next));
+    assert!(state(&text("other", ""), &mut next));
+    assert!(!state(&text("other", "activation: now"), &mut next));
+    assert!(state(&text("other", ""), &mut next));
+}

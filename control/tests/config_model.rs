@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use control::api::model::ChangeAction;
 use control::config::model::{
-    Balance, Config, Detect, Driver, GroupMode, MacLimit, MacTable, Overflow, Policy, Port, PortGroup,
-    Security, SocketMode, StaticMac, Switch, Teaming, Uplink, Vlan, Workers,
+    Activation, Balance, Config, Detect, Driver, GroupMode, MacLimit, MacTable, Overflow, Policy, Port,
+    PortGroup, Security, SocketMode, StaticMac, Switch, Teaming, Uplink, Vlan, Workers,
 };
 use control::config::units::{
     Ageing, Core, LinkDelay, MacCount, Mtu, Name, QueuePairs, StationMac, TableSize, VlanId, VlanRange,
@@ -416,6 +416,14 @@ fn group() -> impl Strategy<Value = PortGroup> {
         of(any::<bool>()),
     )
         .prop_map(|(teaming, mode, vlan, security, mac_limit, isolated)| PortGroup {
+            // As good as any other.
+            activation: isolated.map(|isolated| {
+                if isolated {
+                    Activation::Announce
+                } else {
+                    Activation::Now
+                }
+            }),
             teaming,
             mode,
             vlan,
@@ -489,6 +497,7 @@ fn port() -> impl Strategy<Value = Port> {
                 security: over.1,
                 mac_limit: over.2,
                 isolated,
+                activation: isolated.map(|_| Activation::Announce),
                 busy_poll,
             },
         )

@@ -680,7 +680,7 @@ fn a_changed_value_is_judged_without_a_text() {
     assert_eq!(
         lines(&text::load_value(&value).unwrap_err()),
         [
-            "0:0 switches.vs0.ports.b.mtu: unknown key `mtu` | known keys: port-group, tap, device, vhost-user, stream, mac, enabled, persistent, netns, driver, offloads, mode and 9 more",
+            "0:0 switches.vs0.ports.b.mtu: unknown key `mtu` | known keys: port-group, tap, device, vhost-user, stream, mac, enabled, persistent, netns, driver, offloads, mode and 10 more",
             "0:0 switches.vs0.ports.b.port-group: there is no port group `wbe` in the switch `vs0` | did you mean `web`?",
         ]
     );
@@ -730,6 +730,7 @@ fn settings_are_told_in_the_words_of_the_file() {
             "security": { "promiscuous": "accept", "mac-changes": "reject", "forged-transmits": "reject" },
             "mac-limit": null,
             "isolated": false,
+            "activation": "now",
             "static-macs": [],
         })
     );

@@ -42,6 +42,11 @@ pub enum Event {
         /// The system's error.
         errno: i32,
     },
+    /// The guest of a port that waited for it has announced itself.
+    Activated {
+        /// The port.
+        port: PortId,
+    },
     /// A guest's memory kept a worker waiting, and the guest is left alone for a while: nothing is received from it, and what is for it is dropped.
     LeftAlone {
         /// The port.

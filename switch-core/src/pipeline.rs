@@ -92,6 +92,10 @@ pub trait Observer {
     fn moved(&mut self, vid: Vid, source: MacAddr, from: PortId) {
         let _ = (vid, source, from);
     }
+
+    /// The guest of a port that waited for it has announced itself: the port may be given frames now. Called whatever it looks at.
+    #[inline(always)]
+    fn activated(&mut self) {}
 }
 
 /// Observes nothing.
@@ -209,6 +213,11 @@ pub(crate) fn forward_whole<O: Observer>(
         observer.step(Step::Security {
             effective: from.guard().effective(),
         });
+    }
+
+    // Activation.
+    if port.dormant {
+        activate(from, source, frame.header, mode, observer)?;
     }
 
     // Learn.
@@ -437,6 +446,29 @@ fn classify(from: &Compiled, header: &[u8]) -> Result<Inside, DropReason> {
 #[inline]
 fn port_tag(from: &Compiled, header: &[u8]) -> Option<Tag> {
     outer_tag(header).filter(|tag| from.port.vlan.tpid() == Some(tag.tpid))
+}
+
+/// Lets the first announcement of a port's guest in, and what comes after it; nothing that comes before.
+#[cold]
+#[inline(never)]
+fn activate<O: Observer>(
+    from: &Compiled,
+    source: u64,
+    header: &[u8],
+    mode: Mode,
+    observer: &mut O,
+) -> Result<(), DropReason> {
+    let state = &from.port.state;
+    if state.has_announced() {
+        return Ok(());
+    }
+    if !announces(header, MacAddr::from_u64(source)) {
+        return Err(DropReason::NotActivated);
+    }
+    if mode == Mode::Live && state.announce() {
+        observer.activated();
+    }
+    Ok(())
 }
 
 /// Learns a source that the table does not know as just seen behind this port.

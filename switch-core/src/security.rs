@@ -10,8 +10,8 @@
 //! Threads: every worker may judge frames of one port. The state is a few relaxed atomics; workers that race may count
 //! a candidate once too often or too rarely, which changes only how many frames of a changed guest are dropped.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::addr::MacAddr;
 use crate::pipeline::Mode;
@@ -41,6 +41,8 @@ pub struct PortState {
     pub(crate) effective: AtomicU64,
     /// A candidate for the next effective address in the low 48 bits, how often it was seen in a row above.
     pub(crate) candidate: AtomicU64,
+    /// The guest has announced itself, while the port waited for that.
+    announced: AtomicBool,
 }
 
 const ADDRESS: u64 = 0xffff_ffff_ffff;
@@ -53,6 +55,17 @@ impl PortState {
         self.initial.store(0, Relaxed);
         self.effective.store(0, Relaxed);
         self.candidate.store(0, Relaxed);
+        self.announced.store(false, Relaxed);
+    }
+
+    /// Whether the guest has announced itself while the port waited for that.
+    pub(crate) fn has_announced(&self) -> bool {
+        self.announced.load(Relaxed)
+    }
+
+    /// The guest announces itself. True the first time.
+    pub(crate) fn announce(&self) -> bool {
+        !self.announced.swap(true, Relaxed)
     }
 
     /// The guest's effective address, if it has sent anything.

@@ -53,6 +53,8 @@ pub struct Port {
     pub isolated: bool,
     /// Bound on learnt addresses.
     pub mac_limit: Option<MacLimit>,
+    /// It waits for its guest's first announcement: until then frames are neither taken nor given. Such a port is not up.
+    pub dormant: bool,
     /// What it is to the uplinks of its switch.
     pub role: Role,
     /// What the port has shown of its guest.
@@ -178,7 +180,7 @@ impl Compiled {
         let home = u64::from(port.switch.0);
         let live = port.up && port.enabled;
         // A frame that someone else wants to see too, or that may not come in, has no usual way.
-        let usual = port.enabled && !watched;
+        let usual = port.enabled && !watched && !port.dormant;
         let mut minded = u64::from(u16::MAX) | LIVE;
         if port.isolated {
             minded |= ISOLATED;

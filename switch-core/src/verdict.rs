@@ -78,6 +78,9 @@ reasons! {
     /// The destination is outside, and no uplink of the port's team is up; `vswitchctl team show` says why.
     NoUplink = "no-uplink",
 
+    /// The port waits for its guest's first announcement (`activation: announce`), and the frame is none; `activation: now` lifts that.
+    NotActivated = "not-activated",
+
     // Forwarding.
     /// The destination is behind the port the frame came from.
     SamePort = "same-port",

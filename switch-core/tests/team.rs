@@ -156,3 +156,31 @@ fn without_an_uplink_nothing_leaves() {
         Ok(vec![OTHER_VM])
     );
 }
+
+#[test]
+fn a_port_that_waits_for_an_announcement_takes_nothing_before_and_all_after() {
+    let mut bench = bench();
+    let mut ports: Vec<Port> = bench.snapshot.ports().cloned().collect();
+    let switches = bench.snapshot.switches().to_vec();
+    let asleep = |ports: &mut Vec<Port>, dormant: bool| {
+        ports[0].dormant = dormant;
+        ports[0].up = !dormant;
+        switch_core::snapshot::Snapshot::new(2, switches.clone(), ports.clone())
+    };
+    bench.snapshot = asleep(&mut ports, true);
+    // An early frame moves nothing, and nothing is sent to it.
+    assert_eq!(
+        bench.ports(VM, &frame(mac(9), mac(1))),
+        Err(DropReason::NotActivated)
+    );
+    assert_eq!(
+        bench.ports(UP[0], &tagged(&frame(MacAddr::BROADCAST, mac(1)))),
+        Err(DropReason::Duplicate)
+    );
+    assert_eq!(bench.ports(OTHER_VM, &frame(mac(1), mac(2))), Ok(vec![UP[1]]));
+    // The announcement is flooded, and what follows it passes.
+    assert_eq!(bench.ports(VM, &rarp(mac(1))), Ok(vec![OTHER_VM, UP[0]]));
+    assert_eq!(bench.ports(VM, &frame(mac(2), mac(1))), Ok(vec![OTHER_VM]));
+    bench.snapshot = asleep(&mut ports, false);
+    assert_eq!(bench.ports(OTHER_VM, &frame(mac(1), mac(2))), Ok(vec![VM]));
+}

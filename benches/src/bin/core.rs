@@ -468,6 +468,7 @@ fn ports(count: u16, vlan: &VlanPolicy, security: SecurityPolicy) -> Result<Vec<
                 mac: (security == REJECT).then(|| station(u64::from(number) + 1)),
                 isolated: false,
                 mac_limit: None,
+                dormant: false,
                 role: switch_core::team::Role::default(),
                 state: Arc::new(PortState::default()),
             })

@@ -139,6 +139,7 @@ fn measure(arguments: &Arguments, workers: usize, placement: [usize; PORTS as us
             mac: Some(station(number)),
             isolated: false,
             mac_limit: None,
+            dormant: false,
             role: switch_core::team::Role::default(),
             state: Arc::new(PortState::default()),
         });

@@ -502,7 +502,7 @@ pub struct TraceHop {
 pub struct EventRow {
     /// When, RFC 3339 with milliseconds, UTC.
     pub time: String,
-    /// `apply`, `rollback`, `port-up`, `port-down`, `mac-moved`, `queue-moved`, `send-failed`, `team-changed`, `left-alone`, `start`, `stop` …
+    /// `apply`, `rollback`, `port-up`, `port-down`, `mac-moved`, `queue-moved`, `send-failed`, `activated`, `team-changed`, `left-alone`, `start`, `stop` …
     pub kind: String,
     /// The port it is about.
     pub port: Option<String>,

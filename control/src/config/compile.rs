@@ -22,7 +22,7 @@ use switch_core::team::{Exit, Hears, Role, Shares, UplinkSet};
 use switch_core::vid::{Tpid, Vid};
 use switch_core::vlan::{VlanPolicy, VlanSet};
 
-use super::model::Balance;
+use super::model::{Activation, Balance};
 use super::units::Name;
 use super::validate::{Attachment, EffectivePort, EffectiveSwitch, OUTSIDE, Rules, ValidConfig};
 use crate::teams::Teams;
@@ -43,6 +43,8 @@ pub struct Registry {
     switches: HashMap<Name, Table>,
     /// Of each switch with uplinks: what stands for all of them.
     outsides: HashMap<Name, PortId>,
+    /// Ports with `activation: announce` whose guest has announced itself.
+    activated: HashSet<String>,
     /// Ports whose learnt entries the next [`Registry::settle`] flushes again.
     stale: BTreeSet<PortId>,
 }
@@ -103,6 +105,7 @@ impl Registry {
             leaving: HashSet::new(),
             switches: HashMap::new(),
             outsides: HashMap::new(),
+            activated: HashSet::new(),
             stale: BTreeSet::new(),
         }
     }
@@ -120,6 +123,26 @@ impl Registry {
     /// The name of the switch of a port of the last compiled configuration.
     pub fn switch_of(&self, port: &str) -> Option<&Name> {
         self.ports.get(port).map(|slot| &slot.place.switch)
+    }
+
+    /// Takes these ports for activated, as they were before a restart.
+    pub fn remember_activated<'a>(&mut self, ports: impl Iterator<Item = &'a str>) {
+        self.activated.extend(ports.map(str::to_owned));
+    }
+
+    /// The guest of a port has announced itself. False if that was known.
+    pub fn activate(&mut self, port: &str) -> bool {
+        self.activated.insert(port.to_owned())
+    }
+
+    /// The ports whose guest has announced itself.
+    pub fn activated(&self) -> BTreeSet<String> {
+        self.activated.iter().cloned().collect()
+    }
+
+    /// Whether a port waits for its guest's announcement.
+    pub fn is_dormant(&self, port: &EffectivePort) -> bool {
+        port.rules.activation == Activation::Announce && !self.activated.contains(port.name.as_str())
     }
 
     /// What a port has shown of its guest.
@@ -225,6 +248,8 @@ pub fn compile(
     for port in config.ports() {
         let switch = &config.switch_of(port).name;
         let up = up(port.name.as_str());
+        let dormant = registry.waits(port);
+        let up = up && !dormant;
         let (id, state) = registry.port(port, switch, up);
         let own = statics.entry(switch).or_default();
         own.extend(port.static_macs.iter().map(|entry| (*entry, id)));
@@ -245,6 +270,7 @@ pub fn compile(
             mac: port.mac,
             isolated,
             mac_limit,
+            dormant,
             role: Role::default(),
             state,
         });
@@ -283,6 +309,14 @@ impl Registry {
                 self.retired.push(outside);
             }
         }
+        let waits = |port: &&EffectivePort| port.rules.activation == Activation::Announce;
+        let waiting: HashSet<&str> = config
+            .ports()
+            .iter()
+            .filter(waits)
+            .map(|port| port.name.as_str())
+            .collect();
+        self.activated.retain(|name| waiting.contains(name.as_str()));
         let wanted: HashSet<&str> = config.ports().iter().map(|port| port.name.as_str()).collect();
         let gone: Vec<Name> = self
             .ports
@@ -347,6 +381,7 @@ impl Registry {
                 mac: None,
                 isolated: false,
                 mac_limit: None,
+                dormant: false,
                 role: Role::Outside,
                 state: Arc::default(),
             });
@@ -414,6 +449,15 @@ impl Registry {
             });
         }
         switches
+    }
+
+    /// Whether a port waits for its guest's announcement; behind another device than before is another guest.
+    fn waits(&mut self, port: &EffectivePort) -> bool {
+        let known = self.ports.get(&port.name);
+        if known.is_some_and(|slot| slot.guest.0 != port.attachment) {
+            self.activated.remove(port.name.as_str());
+        }
+        self.is_dormant(port)
     }
 
     /// The number and the state of a port, new if it was not there; flushes what it had learnt where that no longer holds.

@@ -150,7 +150,6 @@ const LATER_WORDS: &[&str] = &["nat", "host-only", "internal", "load", "lacp", "
 fn is_later_key(path: &Path) -> bool {
     const GROUP: &[&str] = &[
         "acl",
-        "activation",
         "addresses",
         "arp-inspection",
         "dhcp-guard",

@@ -274,10 +274,26 @@ pub struct PortGroup {
     /// Bound on the MAC addresses learnt behind each port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<MacLimit>,
+    /// When the ports begin to carry frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "now"))]
+    pub activation: Option<Activation>,
     /// The ports talk to no other isolated port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = false))]
     pub isolated: Option<bool>,
+}
+
+/// When a port begins to carry frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", expecting = "`now` or `announce`")]
+pub enum Activation {
+    /// As soon as its device does.
+    #[default]
+    Now,
+    /// When its guest has announced itself (RARP, gratuitous ARP, unsolicited neighbour advertisement): for the port that a guest is about to move to by live
+    /// migration, so that nothing which it sends before draws its address away from where it still is.
+    Announce,
 }
 
 /// How a port group reaches others.
@@ -598,6 +614,9 @@ pub struct Port {
     /// Overrides the group's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
+    /// Overrides the group's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
     /// Under load, poll the device in place of its interrupts (`device` through AF_XDP only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = false))]

@@ -19,7 +19,8 @@ use switch_core::vlan::VlanPolicy;
 pub use super::attachment::Attachment;
 use super::attachment::Place;
 use super::model::{
-    Config, GroupMode, MacLimit, Overflow, Policy, Port, PortGroup, Security, Switch, Uplink, Vlan, Workers,
+    Activation, Config, GroupMode, MacLimit, Overflow, Policy, Port, PortGroup, Security, Switch, Uplink,
+    Vlan, Workers,
 };
 use super::path::Path;
 use super::teaming::{self, EffectiveTeaming};
@@ -127,6 +128,8 @@ pub struct Rules {
     pub mac_limit: Option<snapshot::MacLimit>,
     /// Talks to no other isolated port.
     pub isolated: bool,
+    /// When the port begins to carry frames.
+    pub activation: Activation,
 }
 
 /// A port group with all defaults put in.
@@ -228,12 +231,14 @@ impl Rules {
             security: SecurityPolicy::default(),
             mac_limit: None,
             isolated: false,
+            activation: Activation::Now,
         };
         rules.overridden(
             group.vlan.as_ref(),
             group.security,
             group.mac_limit,
             group.isolated,
+            group.activation,
         )
     }
 
@@ -243,6 +248,7 @@ impl Rules {
         security: Option<Security>,
         mac_limit: Option<MacLimit>,
         isolated: Option<bool>,
+        activation: Option<Activation>,
     ) -> Self {
         if let Some(vlan) = vlan {
             self.vlan = vlan.clone();
@@ -269,6 +275,7 @@ impl Rules {
             });
         }
         self.isolated = isolated.unwrap_or(self.isolated);
+        self.activation = activation.unwrap_or(self.activation);
         self
     }
 
@@ -305,6 +312,7 @@ impl Rules {
             },
             mac_limit: None,
             isolated: false,
+            activation: Activation::Now,
         }
     }
 
@@ -330,6 +338,7 @@ impl Rules {
         );
         settings.insert("mac-limit".into(), json!(limit));
         settings.insert("isolated".into(), json!(self.isolated));
+        settings.insert("activation".into(), json!(self.activation));
         settings
     }
 }
@@ -704,6 +713,7 @@ impl Check {
                 port.security,
                 port.mac_limit,
                 port.isolated,
+                port.activation,
             );
             let (static_at, static_macs) = self.static_macs(port, &rules, &path).into_iter().unzip();
             ports.push(Checked {

@@ -20,7 +20,7 @@ use switch_core::vid::Vid;
 use tokio::time::Instant;
 
 use crate::config::validate::EffectivePort;
-use crate::teams::{Memory, Teams};
+use crate::teams::{self, Teams};
 
 /// Frames that are sent at once.
 const BURST: usize = 64;
@@ -41,7 +41,7 @@ pub(super) struct Announcer {
 
 impl Announcer {
     /// Nothing is to be announced of what is as it was before a restart.
-    pub(super) fn new(memory: &Memory) -> Self {
+    pub(super) fn new(memory: &teams::Memory) -> Self {
         Self {
             known: memory.uplinks().collect(),
             ..Self::default()

@@ -14,6 +14,7 @@ mod apply;
 mod edit;
 mod file;
 mod host;
+mod memory;
 mod moves;
 mod ports;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use self::views::TraceError;
 
 use self::announce::Announcer;
 use self::apply::Pending;
+use self::memory::{Memory, Remembered};
 use self::moves::{Move, MoveLog, Told};
 use self::ports::Runtime;
 use crate::api::model::Problem;
@@ -52,7 +54,7 @@ use crate::events::{EventLog, Kind};
 use crate::links::{Change, Links};
 use crate::metrics::ApplyCounts;
 use crate::store::{Generation, NewGeneration, Store, StoreError, Summary};
-use crate::teams::{Changed, Memory, Teams};
+use crate::teams::{Changed, Teams};
 
 /// How often MAC addresses that nobody uses any more are taken out of the tables (lookups look at the age themselves;
 /// this only frees the room), and that namespaces named by a path, and our sockets, are looked at.
@@ -161,9 +163,7 @@ pub struct Daemon {
     moves: MoveLog,
     teams: Teams,
     announcer: Announcer,
-    /// Where is written down which uplink everything has, and what is there; nothing is written any more when the daemon ends.
-    team_file: Option<PathBuf>,
-    team_written: Memory,
+    memory: Memory,
     /// Events of the workers that were lost, as last told.
     lost_events: u64,
     next_sweep: Instant,
@@ -189,8 +189,8 @@ pub struct Parts {
     pub links: Links,
     /// What is changed on the host's own side of devices.
     pub host: HostSettings,
-    /// Where it is written down which uplink everything has.
-    pub team_file: PathBuf,
+    /// Where is written down what is remembered over a restart beside the configuration.
+    pub memory: PathBuf,
     /// The configuration file, which is applied again on demand.
     pub file: Option<ConfigFile>,
     /// The workers that the datapath was started with.
@@ -202,7 +202,10 @@ pub struct Parts {
 impl Daemon {
     /// A daemon without a configuration.
     pub fn new(parts: Parts) -> Self {
-        let memory = Memory::read(&parts.team_file);
+        let memory = Memory::open(parts.memory);
+        let remembered = memory.remembered();
+        let mut registry = Registry::new(parts.seed);
+        registry.remember_activated(remembered.activated.iter().map(String::as_str));
         let next_balance = (parts.datapath.workers() > 1).then(|| Instant::now() + BALANCE);
         Self {
             datapath: parts.datapath,
@@ -214,7 +217,7 @@ impl Daemon {
             generation: 0,
             pending: None,
             snapshots: 0,
-            registry: Registry::new(parts.seed),
+            registry,
             workers: parts.workers,
             ports: HashMap::new(),
             links: parts.links,
@@ -222,10 +225,9 @@ impl Daemon {
             file: parts.file,
             applies: ApplyCounts::default(),
             moves: MoveLog::default(),
-            announcer: Announcer::new(&memory),
-            teams: Teams::new(memory.clone()),
-            team_file: Some(parts.team_file),
-            team_written: memory,
+            announcer: Announcer::new(&remembered.teams),
+            teams: Teams::new(remembered.teams.clone()),
+            memory,
             lost_events: 0,
             next_sweep: Instant::now() + SWEEP,
             next_balance,
@@ -336,6 +338,14 @@ impl Daemon {
                     );
                     self.tell(Kind::SendFailed, Some(port), message);
                 }
+                Event::Activated { port } => {
+                    let name = self.port_name(port);
+                    if self.registry.activate(&name) {
+                        changed = true;
+                        let message = format!("the guest of {name} has announced itself; the port is active");
+                        self.tell(Kind::Activated, Some(port), message);
+                    }
+                }
                 Event::LeftAlone { port, times } => {
                     let message = format!(
                         "the guest of {} kept the switch waiting for its memory for {} ms; it is left alone for {} ms",
@@ -439,7 +449,10 @@ impl Daemon {
         self.datapath.publish(Arc::clone(&snapshot));
         self.announce(&before, &snapshot, now);
         changed.iter().for_each(|changed| self.tell_team(changed));
-        self.write_teams();
+        self.memory.remember(Remembered {
+            teams: self.teams.memory().clone(),
+            activated: self.registry.activated(),
+        });
         let gone = self.registry.settle();
         self.retire(&gone);
         for gone in gone {
@@ -488,21 +501,6 @@ impl Daemon {
         self.tell_of(Kind::TeamChanged, None, message);
     }
 
-    /// Writes down which uplink everything has, if that has changed.
-    fn write_teams(&mut self) {
-        let Some(file) = &self.team_file else { return };
-        if *self.teams.memory() == self.team_written {
-            return;
-        }
-        self.team_written = self.teams.memory().clone();
-        if let Err(error) = self.team_written.write(file) {
-            tracing::warn!(
-                "{}: {error}; a restart may give ports other uplinks",
-                file.display()
-            );
-        }
-    }
-
     /// Moves a queue to another worker if that relieves one that is short of time.
     fn rebalance(&self) {
         if let Some((port, queue, worker)) = self.datapath.rebalance() {
@@ -529,7 +527,7 @@ impl Daemon {
             );
         }
         // The next start goes on from what is written down now.
-        self.team_file = None;
+        self.memory.close();
         self.config = Arc::new(ValidConfig::empty());
         self.ports.clear();
         self.publish(Vec::new());

@@ -158,7 +158,7 @@ impl World {
             events: Arc::new(EventLog::default()),
             links: Links::default(),
             host: HostSettings::recover(state.path()),
-            team_file: state.path().join("teams.json"),
+            memory: state.path().join("memory.json"),
             file: None,
             workers: WorkerPlan::Count(1),
             seed: 1,

@@ -109,7 +109,8 @@ impl Daemon {
     fn port_row(&self, port: &EffectivePort) -> PortRow {
         let name = port.name.as_str();
         let runtime = self.ports.get(name);
-        let up = port.enabled && runtime.is_some_and(Runtime::is_up);
+        let dormant = self.registry.is_dormant(port);
+        let up = port.enabled && runtime.is_some_and(Runtime::is_up) && !dormant;
         let guest = self.guest_mac(port);
         // An address that the policy refuses is the guest's, and not the port's.
         let refuses = !port.rules.security.mac_changes;
@@ -120,7 +121,9 @@ impl Daemon {
             kind: port.attachment.kind().to_owned(),
             device: port.attachment.device().to_owned(),
             state: if up { PortState::Up } else { PortState::Down },
-            reason: runtime.and_then(Runtime::reason),
+            reason: runtime
+                .and_then(Runtime::reason)
+                .or_else(|| dormant.then(waits_for_guest)),
             mac: port.mac.filter(|_| refuses).or(guest).or(port.mac),
             vlan: port.rules.vlan.to_string(),
         }
@@ -509,7 +512,9 @@ impl Daemon {
                     .map_or_else(String::new, |group| group.as_str().to_owned()),
                 uplink: port.is_uplink().then(|| self.uplink_row(port)),
                 port: name.to_owned(),
-                up: port.enabled && self.ports.get(name).is_some_and(Runtime::is_up),
+                up: port.enabled
+                    && self.ports.get(name).is_some_and(Runtime::is_up)
+                    && !self.registry.is_dormant(port),
                 stats: self.datapath.port_stats(id),
                 queues: self
                     .datapath
@@ -569,6 +574,10 @@ impl Names for Daemon {
             None => "that is gone".to_owned(),
         }
     }
+}
+
+fn waits_for_guest() -> String {
+    "waits for its guest to announce itself (`activation: announce`); `vswitchctl port set NAME activation=now` ends the wait".to_owned()
 }
 
 fn direction(stats: &DirectionStats) -> Direction {

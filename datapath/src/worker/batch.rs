@@ -82,9 +82,12 @@ impl Scratch {
     }
 }
 
-/// Notes a MAC move, and nothing else.
+/// Notes a MAC move and an activation, and nothing else.
 #[derive(Default)]
-struct Moves(Option<(Vid, MacAddr, PortId)>);
+struct Moves {
+    moved: Option<(Vid, MacAddr, PortId)>,
+    activated: bool,
+}
 
 impl Observer for Moves {
     const LOOKS: bool = false;
@@ -94,7 +97,12 @@ impl Observer for Moves {
 
     #[inline(always)]
     fn moved(&mut self, vid: Vid, source: MacAddr, from: PortId) {
-        self.0 = Some((vid, source, from));
+        self.moved = Some((vid, source, from));
+    }
+
+    #[inline(always)]
+    fn activated(&mut self) {
+        self.activated = true;
     }
 }
 
@@ -357,7 +365,7 @@ impl Worker {
                 None => {
                     let mut moves = Moves::default();
                     let result = decisions.forward(&view, &mut moves);
-                    if let Some((vid, mac, from)) = moves.0
+                    if let Some((vid, mac, from)) = moves.moved
                         && self.scratch.moves_told < MOVES_TOLD
                     {
                         self.scratch.moves_told += 1;
@@ -367,6 +375,9 @@ impl Worker {
                             from,
                             to: port,
                         });
+                    }
+                    if moves.activated {
+                        self.shared.events.tell(Event::Activated { port });
                     }
                     result
                 }

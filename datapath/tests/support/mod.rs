@@ -97,6 +97,7 @@ pub fn port(number: u16, vlan: VlanPolicy) -> Port {
         mac: None,
         isolated: false,
         mac_limit: None,
+        dormant: false,
         role: switch_core::team::Role::default(),
         state: Arc::new(PortState::default()),
     }

@@ -60,6 +60,7 @@ pub fn port(number: u16) -> Port {
         mac: None,
         isolated: false,
         mac_limit: None,
+        dormant: false,
         role: switch_core::team::Role::default(),
         state: Arc::new(PortState::default()),
     }

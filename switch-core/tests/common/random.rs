@@ -155,6 +155,7 @@ fn port(choices: &mut Choices<'_>, number: usize, switches: usize, sociable: boo
             count: choices.below(4) as u32,
             overflow: choices.pick(&[Overflow::Drop, Overflow::Flood]),
         }),
+        dormant: false,
         role: Role::default(),
         state: Arc::new(PortState::default()),
     }
@@ -271,6 +272,10 @@ impl World {
         let mut ports: Vec<Port> = (0..2 + choices.below(MOST_PORTS - 1))
             .map(|number| port(choices, number, switches.len(), sociable))
             .collect();
+        for port in &mut ports {
+            port.dormant = choices.one_in(16);
+            port.up &= !port.dormant;
+        }
         for switch in 0..switches.len() {
             add_uplinks(choices, SwitchId(switch as u16), &mut ports);
         }

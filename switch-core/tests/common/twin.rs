@@ -176,12 +176,15 @@ pub struct SlowSwitch {
     pub ageing: Duration,
     pub fdbs: Vec<SlowFdb>,
     guests: BTreeMap<PortId, Guest>,
+    /// Ports whose guest has announced itself while they waited for it.
+    awake: BTreeSet<PortId>,
 }
 
 impl SlowSwitch {
     pub fn new(ports: Vec<Port>, mtus: Vec<usize>, ageing: Duration) -> Self {
         Self {
             guests: BTreeMap::new(),
+            awake: BTreeSet::new(),
             fdbs: vec![SlowFdb::default(); mtus.len()],
             ports,
             mtus,
@@ -378,6 +381,12 @@ impl SlowSwitch {
         }
         let ageing = self.ageing;
         let announced = announces(frame, source);
+        if port.dormant && announced {
+            self.awake.insert(from);
+        }
+        if port.dormant && !self.awake.contains(&from) {
+            return Err(DropReason::NotActivated);
+        }
         let (place, uplink) = match port.role {
             Role::Uplink { number, outside } => (outside, Some(number)),
             _ => (from, None),

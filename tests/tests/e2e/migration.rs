@@ -176,6 +176,11 @@ fn a_guest_moves_to_another_host() {
 }
 
 #[test]
+fn a_guest_moves_to_a_port_that_waits_for_it() {
+    moves(1, "activation: announce", "a port that waits");
+}
+
+#[test]
 fn a_guest_moves_over_teams() {
     moves(2, "", "two uplinks each");
 }

@@ -470,3 +470,56 @@ fn each_kind_of_announcement_moves_a_station_over_a_team() {
         );
     }
 }
+
+#[test]
+fn a_port_that_waits_for_its_guest_is_silent_until_the_guest_is_announced() {
+    let mut world = World::new(2, 1, "", "");
+    let guest = world.lab.quiet("guest");
+    let config = World::config(&world.lab, 2, 1, "", "").replace(
+        "ports: {",
+        &format!(
+            "ports: {{ guest: {{ port-group: web, tap: eth0, netns: {}, mac: \"{}\", activation: announce, persistent: true }},",
+            guest.name(),
+            mac(50)
+        ),
+    );
+    world.lab.apply(&config);
+    guest.up("eth0");
+    let mut tap = guest.raw("eth0");
+    assert!(world.lab.wait_down("guest").contains("announce"));
+    // It is still outside, and an early frame does not draw it here.
+    let at = |world: &World| world.lab.mac_port(&mac(50).to_string(), None);
+    world.far.send(&frame(MacAddr::BROADCAST, mac(50), &[], 1));
+    wait_until("it is outside", BOUND, || {
+        at(&world).as_deref() == Some("uplinks")
+    });
+    tap.drain();
+    tap.send(&frame(MacAddr::BROADCAST, mac(50), &[], 2));
+    wait_until("the early frame is dropped", BOUND, || {
+        world.lab.stats().port("guest").drops.get("not-activated") == Some(&1)
+    });
+    world.far.send(&frame(mac(50), mac(FAR), &[], 3));
+    assert_eq!(at(&world).as_deref(), Some("uplinks"));
+    assert_eq!(count(&all(&mut tap), 3), 0);
+    assert_eq!(count(&all(&mut world.far), 2), 0);
+    // As QEMU says that it has arrived.
+    let [(_, rarp), ..] = announcements(mac(50));
+    world.far.drain();
+    tap.send(&rarp);
+    assert!(
+        world
+            .far
+            .receive_where(BOUND, |got| got == rarp.as_slice())
+            .is_some()
+    );
+    world.lab.wait_up("guest");
+    assert_eq!(at(&world).as_deref(), Some("guest"));
+    assert!(world.lab.ctl(&["events"]).contains("activated"));
+    world.far.send(&frame(mac(50), mac(FAR), &[], 4));
+    assert!(tap.receive_where(BOUND, |got| marked(got, 4)).is_some());
+    // It need not do so again when the daemon is started anew.
+    world.lab.write("switch.yaml", &config);
+    world.lab.kill();
+    world.lab.launch();
+    world.lab.wait_up("guest");
+}

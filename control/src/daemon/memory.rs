@@ -1,0 +1,119 @@
+//! What the daemon remembers over a restart beside its configuration: which uplink everything has, and whose guest has announced itself.
+//!
+//! Written when it changes, by replacing the file; what can't be read counts for nothing. Names of what is there no more are forgotten with the next change.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use serde::{Deserialize, Serialize};
+
+use crate::teams;
+
+/// What is remembered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Remembered {
+    /// Which uplink everything has.
+    #[serde(default)]
+    pub(super) teams: teams::Memory,
+    /// Ports with `activation: announce` whose guest has announced itself.
+    #[serde(default)]
+    pub(super) activated: BTreeSet<String>,
+}
+
+/// The file, and what is in it.
+#[derive(Debug)]
+pub(super) struct Memory {
+    file: PathBuf,
+    written: Remembered,
+    /// Nothing is written any more.
+    closed: bool,
+}
+
+impl Memory {
+    /// Reads the file.
+    pub(super) fn open(file: PathBuf) -> Self {
+        let written = read(&file).unwrap_or_else(|error| {
+            tracing::warn!("{}: {error}; ports get their uplinks anew", file.display());
+            Remembered::default()
+        });
+        Self {
+            file,
+            written,
+            closed: false,
+        }
+    }
+
+    /// What was remembered last.
+    pub(super) fn remembered(&self) -> &Remembered {
+        &self.written
+    }
+
+    /// Writes down what differs from what is there.
+    pub(super) fn remember(&mut self, now: Remembered) {
+        if self.closed || now == self.written {
+            return;
+        }
+        if let Err(error) = write(&self.file, &now) {
+            tracing::warn!(
+                "{}: {error}; a restart may give ports other uplinks",
+                self.file.display()
+            );
+        }
+        self.written = now;
+    }
+
+    /// The next start goes on from what is written now.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+}
+
+fn read(file: &Path) -> io::Result<Remembered> {
+    match fs::read(file) {
+        Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Remembered::default()),
+        Err(error) => Err(error),
+    }
+}
+
+fn write(file: &Path, remembered: &Remembered) -> io::Result<()> {
+    let text = serde_json::to_vec(remembered).map_err(io::Error::other)?;
+    let new = file.with_extension("new");
+    fs::write(&new, text)?;
+    fs::rename(&new, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_a_damaged_file_counts_for_nothing() {
+        let state = tempfile::tempdir().unwrap();
+        let file = state.path().join("memory.json");
+        let mut memory = Memory::open(file.clone());
+        assert_eq!(*memory.remembered(), Remembered::default());
+        memory.remember(Remembered::default());
+        assert!(!file.exists(), "there is nothing to remember");
+        let known = Remembered {
+            activated: BTreeSet::from(["vm".to_owned()]),
+            ..Remembered::default()
+        };
+        memory.remember(known.clone());
+        memory.close();
+        memory.remember(Remembered::default());
+        assert_eq!(*Memory::open(file.clone()).remembered(), known);
+        for text in [
+            "",
+            "{",
+            "[]",
+            "{\"activated\": 7}",
+            "{\"teams\": {\"ports\": {\"a\": {}}}}",
+        ] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(*Memory::open(file.clone()).remembered(), Remembered::default());
+        }
+    }
+}
