@@ -49,6 +49,8 @@ pub enum Kind {
     LeftAlone,
     /// The guest of a port that waited for it has announced itself.
     Activated,
+    /// The state of a port was imported from another host.
+    Imported,
     /// A team uses other uplinks.
     TeamChanged,
     /// Events were lost because there were too many.
@@ -72,6 +74,7 @@ impl Kind {
             Self::QueueMoved => "queue-moved",
             Self::SendFailed => "send-failed",
             Self::Activated => "activated",
+            Self::Imported => "imported",
             Self::TeamChanged => "team-changed",
             Self::LeftAlone => "left-alone",
             Self::Lost => "lost",

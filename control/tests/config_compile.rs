@@ -549,7 +549,7 @@ switches:
         ))
     };
     let mut registry = Registry::new(1);
-    let mut state = |config: &ValidConfig, registry: &mut Registry| {
+    let state = |config: &ValidConfig, registry: &mut Registry| {
         let snapshot = compile(config, 1, registry, &|_| true, &Teams::default());
         let port = snapshot.port(registry.port_id("a").unwrap()).unwrap();
         assert_ne!(port.up, port.dormant);

@@ -68,6 +68,13 @@ impl PortState {
         !self.announced.swap(true, Relaxed)
     }
 
+    /// Takes over what another switch has seen of the guest: this is its address, first and now.
+    pub fn restore(&self, mac: MacAddr) {
+        self.initial.store(mac.to_u64(), Relaxed);
+        self.effective.store(mac.to_u64(), Relaxed);
+        self.candidate.store(0, Relaxed);
+    }
+
     /// The guest's effective address, if it has sent anything.
     pub fn effective(&self) -> Option<MacAddr> {
         match self.effective.load(Relaxed) & ADDRESS {

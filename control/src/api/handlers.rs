@@ -16,9 +16,9 @@ use switch_core::id::PortId;
 use super::auth::Peer;
 use super::extract::{ApiFailure, Document, Params};
 use super::model::{
-    ApplyReport, ApplyRequest, ConfigDocument, EventRow, Flushed, GroupRow, HistoryRow, MacEdit, MacFlush,
-    MacRow, PortDetail, PortEdit, PortRow, PortStats, RollbackRequest, TeamRow, TraceReport, TraceRequest,
-    Tree, UplinkDetail, UplinkRow, Version, WorkerRow,
+    ApplyReport, ApplyRequest, ConfigDocument, EventRow, Flushed, GroupRow, HistoryRow, ImportReport,
+    MacEdit, MacFlush, MacRow, PortDetail, PortDocument, PortEdit, PortRow, PortStats, RollbackRequest,
+    TeamRow, TraceReport, TraceRequest, Tree, UplinkDetail, UplinkRow, Version, WorkerRow,
 };
 use crate::capture::{Writer, next_piece};
 use crate::config::schema;
@@ -152,6 +152,18 @@ pub(super) async fn port(State(app): State<App>, Path(name): Path<String>) -> An
 
 pub(super) async fn workers(State(app): State<App>) -> Json<Vec<WorkerRow>> {
     Json(app.daemon.lock().worker_rows())
+}
+
+pub(super) async fn export_port(State(app): State<App>, Path(name): Path<String>) -> Answer<PortDocument> {
+    Ok(Json(app.daemon.lock().export_port(&name)?))
+}
+
+pub(super) async fn import_port(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    Document(document): Document<PortDocument>,
+) -> Answer<ImportReport> {
+    Ok(Json(app.daemon.lock().import_port(&name, document)?))
 }
 
 pub(super) async fn add_port(

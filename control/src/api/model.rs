@@ -256,7 +256,7 @@ pub struct WorkerRow {
 
 /// One direction of [`PortStats`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Direction {
     /// Frames; a super-frame counts as the frames it becomes on the wire.
     pub packets: u64,
@@ -272,7 +272,7 @@ pub struct Direction {
 
 /// A row of `GET /v1/stats`. Receive: from the port into the switch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", default)]
 pub struct PortStats {
     /// Name of the port.
     pub name: String,
@@ -446,6 +446,80 @@ pub struct PortEdit {
     pub settings: serde_json::Map<String, serde_json::Value>,
 }
 
+/// `GET /v1/ports/NAME/export` and `POST /v1/ports/NAME/import`: what of a port goes with its guest to another host. More keys may follow; those that are not
+/// known are passed over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct PortDocument {
+    /// Version of the document: 1.
+    pub version: u32,
+    /// Name of the port where it comes from.
+    pub name: String,
+    /// Its switch.
+    pub switch: String,
+    /// Its port group.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// When it was exported, RFC 3339, UTC.
+    pub exported: String,
+    /// Settings in force, group and port taken together, in the file's words.
+    #[serde(default)]
+    pub settings: serde_json::Value,
+    /// The address that the guest uses.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub guest_mac: Option<MacAddr>,
+    /// All addresses behind the port.
+    #[serde(default)]
+    pub macs: Vec<PortMac>,
+    /// Its counters.
+    #[serde(default)]
+    pub counters: PortStats,
+    /// IP addresses of the guest; not in this version.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// Groups that the guest has joined; not in this version.
+    #[serde(default)]
+    pub multicast_groups: Vec<serde_json::Value>,
+    /// Credit of its shapers; not in this version.
+    #[serde(default)]
+    pub shaper: Option<serde_json::Value>,
+    /// Connections that are tracked; not in this version.
+    #[serde(default)]
+    pub connections: Vec<serde_json::Value>,
+    /// NAT bindings; not in this version.
+    #[serde(default)]
+    pub nat: Vec<serde_json::Value>,
+    /// DHCP leases; not in this version.
+    #[serde(default)]
+    pub leases: Vec<serde_json::Value>,
+}
+
+/// An address of a [`PortDocument`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct PortMac {
+    /// The address.
+    #[schemars(with = "String")]
+    pub mac: MacAddr,
+    /// Its VLAN; 0 for ports without VLAN awareness.
+    pub vlan: u16,
+}
+
+/// What an import did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImportReport {
+    /// Name of the port.
+    pub port: String,
+    /// MAC addresses in the document.
+    pub macs: usize,
+    /// Whether they are in the MAC table and announced; else they will be when the port carries frames.
+    pub taken_up: bool,
+    /// What differs between the port here and where it comes from.
+    pub warnings: Vec<String>,
+}
+
 /// `POST /v1/trace`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -502,7 +576,7 @@ pub struct TraceHop {
 pub struct EventRow {
     /// When, RFC 3339 with milliseconds, UTC.
     pub time: String,
-    /// `apply`, `rollback`, `port-up`, `port-down`, `mac-moved`, `queue-moved`, `send-failed`, `activated`, `team-changed`, `left-alone`, `start`, `stop` …
+    /// `apply`, `rollback`, `port-up`, `port-down`, `mac-moved`, `queue-moved`, `send-failed`, `activated`, `imported`, `team-changed`, `left-alone`, `start`, `stop` …
     pub kind: String,
     /// The port it is about.
     pub port: Option<String>,

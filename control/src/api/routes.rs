@@ -159,6 +159,10 @@ routes! {
         "The counters of all ports.";
     GET "/v1/ports/{name}/stats" Read -> Output::Json(of::<m::PortStats>), h::port_stats,
         "The counters of one port.";
+    GET "/v1/ports/{name}/export" Read -> Output::Json(of::<m::PortDocument>), h::export_port,
+        "What of a port goes with its guest to another host.";
+    POST "/v1/ports/{name}/import" Change [m::PortDocument] -> Output::Json(of::<m::ImportReport>), h::import_port,
+        "Takes over the state of a port from another host.";
     GET "/v1/workers" Read -> Output::Json(of::<Vec<m::WorkerRow>>), h::workers,
         "The threads that move frames, and how busy they are.";
     GET "/v1/groups" Read -> Output::Json(of::<Vec<m::GroupRow>>), h::groups,

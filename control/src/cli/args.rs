@@ -249,6 +249,27 @@ Examples:
         #[arg(add = complete::ports())]
         name: String,
     },
+    /// Print what of a port goes with its guest to another host, as a JSON document.
+    #[command(after_long_help = "\
+Examples:
+  vswitchctl port export vm1 > vm1.json
+  vswitchctl port export vm1 | ssh other-host vswitchctl port import vm1 -f -")]
+    Export {
+        /// Name of the port.
+        #[arg(add = complete::ports())]
+        name: String,
+    },
+    /// Take over the state of a port from another host: its counters, and the addresses behind it.
+    ///
+    /// May be done before the guest arrives, and again afterwards with a newer document. The addresses are announced when the port carries frames.
+    Import {
+        /// Name of the port here.
+        #[arg(add = complete::ports())]
+        name: String,
+        /// The document; `-` reads standard input.
+        #[arg(short, long, value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
     /// Print counters of all ports, or of one with the reasons of its drops.
     ///
     /// Receive is from the port into the switch, transmit from the switch to the port. A super-frame counts as the frames
@@ -568,6 +589,8 @@ mod tests {
             "port del vm1",
             "port stats",
             "port stats vm1 -H",
+            "port export vm1",
+            "port import vm1 -f vm1.json",
             "group list",
             "group show web",
             "uplink list",

@@ -15,14 +15,14 @@ use crate::api::model::{ApiError, ApplyReport, ApplyRequest, Change, ChangeActio
 use crate::config::text;
 
 /// A configuration's text and what to call it.
-struct Text {
-    text: String,
-    name: String,
+pub(crate) struct Text {
+    pub(crate) text: String,
+    pub(crate) name: String,
 }
 
 impl Text {
     /// Reads a file, or standard input for `-`.
-    fn read(path: &Path) -> Result<Self, CliError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, CliError> {
         let (text, name) = if path == Path::new("-") {
             (text::read_text(std::io::stdin()), "standard input".to_owned())
         } else {

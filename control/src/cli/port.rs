@@ -6,13 +6,15 @@ use switch_core::verdict::DropReason;
 
 use super::args::{GroupCommand, PortAddArgs, PortCommand};
 use super::client::{Client, encode};
-use super::config::{About, report};
+use super::config::{About, Text, report};
 use super::error::CliError;
 use super::output::{Ink, Output, Paint, yaml};
 use super::show::vlan;
 use super::table::{Align, Cell, Table};
 use super::units::scaled;
-use crate::api::model::{Direction, GroupRow, PortDetail, PortEdit, PortRow, PortState, PortStats, QueueRow};
+use crate::api::model::{
+    Direction, GroupRow, ImportReport, PortDetail, PortEdit, PortRow, PortState, PortStats, QueueRow,
+};
 
 /// Runs one of the `port` commands.
 pub(crate) async fn port(client: &Client, output: &mut Output, command: PortCommand) -> Result<(), CliError> {
@@ -46,12 +48,47 @@ pub(crate) async fn port(client: &Client, output: &mut Output, command: PortComm
                 .await?;
             report(client, output, &answer, About::Port(&name))
         }
+        PortCommand::Export { name } => {
+            let answer = client.get(&format!("ports/{}/export", encode(&name))).await?;
+            output.document(&answer, |_| format!("{answer:#}\n"))
+        }
+        PortCommand::Import { name, file } => {
+            let text = Text::read(&file)?;
+            let document: Value = serde_json::from_str(&text.text).map_err(|error| {
+                CliError::Failed(format!(
+                    "{} is not a document of `port export`: {error}",
+                    text.name
+                ))
+            })?;
+            let path = format!("ports/{}/import", encode(&name));
+            let answer = client.send(Method::POST, &path, &document).await?;
+            let report: ImportReport = client.typed(&answer)?;
+            output.document(&answer, |paint| import_text(&report, paint))
+        }
         PortCommand::Stats { name: None, human } => stats(client, output, human).await,
         PortCommand::Stats {
             name: Some(name),
             human,
         } => port_stats(client, output, &name, human).await,
     }
+}
+
+fn import_text(report: &ImportReport, paint: Paint) -> String {
+    let mut out = String::new();
+    for warning in &report.warnings {
+        out.push_str(&format!("{} {warning}\n", paint.paint(Ink::Notable, "warning:")));
+    }
+    let when = if report.taken_up {
+        "are in the MAC table and announced"
+    } else {
+        "are taken up when the port carries frames"
+    };
+    let macs = super::units::count(report.macs, "MAC address");
+    out.push_str(&format!(
+        "The counters of {} go on; {macs} {when}.\n",
+        report.port
+    ));
+    out
 }
 
 /// The state of a port as a cell.

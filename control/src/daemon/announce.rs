@@ -14,8 +14,9 @@ use switch_core::addr::MacAddr;
 use switch_core::announce::rarp;
 use switch_core::fdb::Entry;
 use switch_core::id::PortId;
-use switch_core::snapshot::{Port, Snapshot};
+use switch_core::snapshot::{Port, Snapshot, Switch};
 use switch_core::team::{Exit, Role};
+use switch_core::time::Timestamp;
 use switch_core::vid::Vid;
 use tokio::time::Instant;
 
@@ -106,6 +107,26 @@ impl Announcer {
             .into_iter()
             .map(|(uplink, vid, mac)| (uplink, rarp(mac, vid)));
         self.queue.extend(frames);
+        if !self.queue.is_empty() && self.next.is_none() {
+            self.next = Some(Instant::now());
+        }
+    }
+
+    /// Queues stations of a port, each at its uplink.
+    pub(super) fn announce(
+        &mut self,
+        port: &Port,
+        switch: &Switch,
+        stations: &[(Vid, MacAddr)],
+        now: Timestamp,
+    ) {
+        let Some(exit) = exit(port) else { return };
+        for (vid, mac) in stations {
+            if let Some(uplink) = exit.of_station(mac.to_u64(), vid.get()) {
+                switch.fdb.note_announced(*vid, *mac, port.id, now);
+                self.queue.push_back((uplink, rarp(*mac, *vid)));
+            }
+        }
         if !self.queue.is_empty() && self.next.is_none() {
             self.next = Some(Instant::now());
         }

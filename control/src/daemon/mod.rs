@@ -15,6 +15,7 @@ mod edit;
 mod file;
 mod host;
 mod memory;
+mod migrate;
 mod moves;
 mod ports;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use self::views::TraceError;
 use self::announce::Announcer;
 use self::apply::Pending;
 use self::memory::{Memory, Remembered};
+use self::migrate::Imports;
 use self::moves::{Move, MoveLog, Told};
 use self::ports::Runtime;
 use crate::api::model::Problem;
@@ -163,6 +165,7 @@ pub struct Daemon {
     moves: MoveLog,
     teams: Teams,
     announcer: Announcer,
+    imports: Imports,
     memory: Memory,
     /// Events of the workers that were lost, as last told.
     lost_events: u64,
@@ -226,6 +229,7 @@ impl Daemon {
             applies: ApplyCounts::default(),
             moves: MoveLog::default(),
             announcer: Announcer::new(&remembered.teams),
+            imports: Imports::default(),
             teams: Teams::new(remembered.teams.clone()),
             memory,
             lost_events: 0,
@@ -448,6 +452,9 @@ impl Daemon {
         let snapshot = Arc::new(snapshot);
         self.datapath.publish(Arc::clone(&snapshot));
         self.announce(&before, &snapshot, now);
+        let config = Arc::clone(&self.config);
+        self.imports.retain(|name| config.port(name).is_some());
+        self.take_up_imports();
         changed.iter().for_each(|changed| self.tell_team(changed));
         self.memory.remember(Remembered {
             teams: self.teams.memory().clone(),

@@ -206,14 +206,14 @@ impl Daemon {
         Ok(self.stats_of(port.name.as_str()))
     }
 
-    fn stats_of(&self, name: &str) -> PortStats {
+    pub(super) fn stats_of(&self, name: &str) -> PortStats {
         let Some(id) = self.registry.port_id(name) else {
             return PortStats {
                 name: name.to_owned(),
                 ..PortStats::default()
             };
         };
-        let stats = self.datapath.port_stats(id);
+        let stats = self.imports.total(name, self.datapath.port_stats(id));
         let drops: BTreeMap<String, u64> = DropReason::ALL
             .iter()
             .map(|reason| (reason.name().to_owned(), stats.drops[reason.index()]))
@@ -515,7 +515,7 @@ impl Daemon {
                 up: port.enabled
                     && self.ports.get(name).is_some_and(Runtime::is_up)
                     && !self.registry.is_dormant(port),
-                stats: self.datapath.port_stats(id),
+                stats: self.imports.total(name, self.datapath.port_stats(id)),
                 queues: self
                     .datapath
                     .queue_stats(id)

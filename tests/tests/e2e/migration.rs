@@ -95,6 +95,14 @@ impl World {
         (guest, state)
     }
 
+    /// Takes the state of the guest's port to the second host.
+    fn carry_over(&self) -> Value {
+        let document = self.here.ctl(&["port", "export", "vm"]);
+        let import = ["-o", "json", "port", "import", "vm", "-f", "-"];
+        let report = self.there.ctl_with_input(&import, &document).ok();
+        serde_json::from_str(&report).expect("a report")
+    }
+
     /// Where the bridge believes the guest to be: `a1`, `b2`.
     fn outside(&self) -> Option<String> {
         let fdb = self.wire.ok(&["bridge", "-j", "fdb", "show", "br", "br0"]);
@@ -127,6 +135,8 @@ fn moves(uplinks: usize, keys: &str, what: &str) {
     let (mut there, state) = world.await_guest();
     here.begin("for i in 1 2 3 4 5 6 7 8 9; do nc 10.0.0.1 4003 </dev/null >/tmp/got && test -s /tmp/got && break; sleep 1; done; sha256sum /tmp/got");
     let data = Random::new(9).octets(3 << 20);
+    // Before it moves, and once more when it has: what was counted meanwhile goes along.
+    world.carry_over();
     std::thread::scope(|scope| {
         let pings = scope.spawn(|| {
             let ping = ["ping", "-n", "-D", "-i", "0.002", "-w", "14", "10.0.0.2"];
@@ -146,6 +156,7 @@ fn moves(uplinks: usize, keys: &str, what: &str) {
         world.there.wait_up("vm");
         wait_until("the bridge knows where it is", BOUND, || world.is_on("b"));
         let downtime = downtime(&here);
+        world.carry_over();
         here.kill();
         let pings = pings.join().expect("a ping ends");
         sent.join().expect("the connection outlives the move");
@@ -168,6 +179,16 @@ fn moves(uplinks: usize, keys: &str, what: &str) {
     assert_eq!(at.as_deref(), Some("vm"));
     let moves = world.there.metrics().sum("vswitch_mac_table_moves_total", &[]);
     println!("{what}: moves seen on the second host: {moves:?}");
+    let counted = world.there.stats().port("vm").receive.packets;
+    let before = world.here.stats().port("vm").receive.packets;
+    assert!(
+        before > 100 && counted > before,
+        "{before} on the first host, {counted} in all"
+    );
+    // Nothing is counted twice.
+    assert_eq!(world.carry_over()["warnings"], serde_json::json!([]));
+    let again = world.there.stats().port("vm").receive.packets;
+    assert!(again < counted + before, "{again} after {counted}");
 }
 
 #[test]
