@@ -26,6 +26,10 @@ pub struct Link {
     pub up: bool,
     /// Its carrier is there.
     pub carrier: bool,
+    /// Longest payload of its frames, octets.
+    pub mtu: u32,
+    /// The netdev that it is a port of: a bridge, a bond.
+    pub controller: Option<u32>,
 }
 
 impl Link {
@@ -36,7 +40,17 @@ impl Link {
             _ => None,
         })?;
         let flags = message.header.flags;
+        let mtu = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        });
+        let controller = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Controller(index) => Some(*index).filter(|index| *index != 0),
+            _ => None,
+        });
         Some(Self {
+            mtu: mtu.unwrap_or(u32::MAX),
+            controller,
             index: message.header.index,
             name,
             up: flags.contains(LinkFlags::Up),
@@ -88,6 +102,11 @@ impl Links {
     /// The netdev that has this name now.
     pub fn named(&self, name: &str) -> Option<&Link> {
         self.by_index.values().find(|link| link.name == name)
+    }
+
+    /// The netdev of this index.
+    pub fn of_index(&self, index: u32) -> Option<&Link> {
+        self.by_index.get(&index)
     }
 
     /// Takes a change up; false if it changed nothing that is kept here.
@@ -219,6 +238,8 @@ mod tests {
             name: name.to_owned(),
             up,
             carrier: up,
+            mtu: 1500,
+            controller: None,
         }
     }
 

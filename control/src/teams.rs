@@ -5,16 +5,17 @@
 //!
 //! Rules, in vSphere's words:
 //! - A team uses as many uplinks as it has in `active`. One that is not fit is replaced by the first fit one of `standby`.
-//! - With `failback: true` the first fit ones of the order are used at any time. With `false` those in use are kept as long as they are fit.
+//! - With `failback: true` the first fit ones of the order are used at any time. With `false` those in use are kept as long as they are fit, and one that has
+//!   failed is taken back when another fails. An aggregate (`ip-hash`) always fails back: the network outside uses all its links.
 //! - With `balance: explicit` one uplink is used, the first fit one of `active` and then `standby`.
 //! - With `balance: explicit` all ports leave by that one. Else a port has a home, the uplink of `active` that was home to the fewest ports of its switch when the port came. It leaves by its home while that is in
-//!   use, and else by the uplink in use that has the fewest. So nothing moves but the ports of an uplink that fails or comes back.
+//!   use, and else by the uplink in use that has the fewest. So nothing moves but the ports of an uplink that fails or comes back. When
+//!   the settings of a team change, no uplink keeps more than its share.
 //!
 //! What was settled is remembered over a restart ([`Memory`]): a port keeps its uplink, and a team that does not fail back does not do so because the
 //! daemon was started anew.
 
-use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -28,12 +29,24 @@ use crate::config::units::Name;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Memory {
-    /// By team, as [`team_key`] has it: the uplinks in use.
+    /// By team, as [`team_key`] has it.
     #[serde(default)]
-    in_use: BTreeMap<String, Vec<String>>,
+    teams: BTreeMap<String, Remembered>,
     /// By port.
     #[serde(default)]
     ports: BTreeMap<String, Home>,
+}
+
+/// What is remembered of a team.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+struct Remembered {
+    /// Its settings, as text: with others it is another team.
+    settings: String,
+    /// The uplinks in use.
+    in_use: Vec<String>,
+    /// Uplinks that were in use and failed, and are not taken back without need.
+    given_up: BTreeSet<String>,
 }
 
 /// The uplink of a port.
@@ -65,18 +78,17 @@ fn team_key(switch: &Name, group: &Name) -> String {
     format!("{switch}/{group}")
 }
 
-/// The link of an uplink.
+/// How an uplink is for a team.
 #[derive(Clone, Copy, Debug)]
-struct Link {
-    up: bool,
-    /// When it changed; `None`: it was so when it was first looked at.
-    since: Option<Instant>,
-    /// How long it was the other way before.
-    before: Duration,
+struct Fitness {
+    /// It can be used.
+    fit: bool,
+    /// Since when its link says otherwise.
+    differs: Option<Instant>,
 }
 
 /// A team as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Team {
     /// What the configuration says of it.
     settings: EffectiveTeaming,
@@ -86,6 +98,10 @@ pub struct Team {
     pub standby: Vec<Name>,
     /// Those that are not fit.
     pub failed: Vec<Name>,
+    /// By uplink.
+    fitness: HashMap<String, Fitness>,
+    /// Its settings are others than before.
+    is_new: bool,
 }
 
 impl Team {
@@ -134,7 +150,8 @@ pub struct Changed {
 /// All teams. Owned by the daemon.
 #[derive(Debug, Default)]
 pub struct Teams {
-    links: HashMap<String, Link>,
+    /// By uplink, whether its link is up.
+    links: HashMap<String, bool>,
     teams: BTreeMap<String, Team>,
     memory: Memory,
     /// When an uplink's delay ends.
@@ -174,7 +191,7 @@ impl Teams {
 
     /// Settles everything anew. `up` says of an uplink whether its link is up. Returns the teams that use other uplinks than before.
     pub fn update(&mut self, config: &ValidConfig, up: &dyn Fn(&str) -> bool, now: Instant) -> Vec<Changed> {
-        self.look(config, up, now);
+        self.look(config, up);
         self.deadline = None;
         let mut changed = Vec::new();
         let mut teams = BTreeMap::new();
@@ -197,74 +214,73 @@ impl Teams {
                 teams.insert(key, team);
             }
         }
+        self.memory.teams.retain(|key, _| teams.contains_key(key));
         self.teams = teams;
-        let in_use = |(key, team): (&String, &Team)| {
-            // One that has lost all its uplinks goes on where it was.
-            let before = self.memory.in_use.get(key).filter(|_| team.active.is_empty());
-            let names = team.active.iter().map(|name| name.as_str().to_owned());
-            (key.clone(), before.cloned().unwrap_or_else(|| names.collect()))
-        };
-        self.memory.in_use = self.teams.iter().map(in_use).collect();
         self.house(config);
         changed
     }
 
     /// Takes up how the links are.
-    fn look(&mut self, config: &ValidConfig, up: &dyn Fn(&str) -> bool, now: Instant) {
+    fn look(&mut self, config: &ValidConfig, up: &dyn Fn(&str) -> bool) {
         let uplinks = config.ports().iter().filter(|port| port.is_uplink());
         let links = uplinks.map(|port| {
             let name = port.name.as_str();
-            let up = port.enabled && up(name);
-            let link = match self.links.get(name) {
-                Some(known) if known.up == up => *known,
-                Some(known) => Link {
-                    up,
-                    since: Some(now),
-                    before: known.since.map_or(Duration::MAX, |since| now - since),
-                },
-                None => Link {
-                    up,
-                    since: None,
-                    before: Duration::MAX,
-                },
-            };
-            (name.to_owned(), link)
+            (name.to_owned(), port.enabled && up(name))
         });
         self.links = links.collect();
     }
 
     /// The uplinks that a team uses.
     fn settle(&mut self, key: &str, settings: &EffectiveTeaming, now: Instant) -> Team {
-        let fit = self.fit(settings, now);
+        let fitness = self.fitness(key, settings, now);
+        let is_fit = |name: &&Name| fitness.get(name.as_str()).is_some_and(|fitness| fitness.fit);
+        let fit = || settings.members().filter(is_fit);
         let wanted = match settings.balance {
             Balance::Explicit => 1,
             _ => settings.active.len().max(1),
         };
-        let is_fit = |name: &&Name| fit.contains(name);
-        let first: Vec<Name> = settings.members().filter(is_fit).take(wanted).cloned().collect();
-        let is_same = self.teams.get(key).is_none_or(|team| team.settings == *settings);
-        let before = self
-            .memory
-            .in_use
-            .get(key)
-            .filter(|_| is_same && !settings.failback);
-        let mut active = first;
-        if let Some(before) = before.filter(|before| !before.is_empty()) {
-            let was_in_use = |name: &&Name| before.iter().any(|before| *name == before.as_str());
-            let mut kept: Vec<Name> = settings
+        let text = settings.settings().to_string();
+        let known = self.memory.teams.remove(key);
+        let is_new = known.as_ref().is_some_and(|known| known.settings != text);
+        let mut known = known.filter(|_| !is_new).unwrap_or_default();
+        let mut active: Vec<Name> = fit().take(wanted).cloned().collect();
+        if !settings.fails_back() && !known.in_use.is_empty() && !active.is_empty() {
+            let was_in_use = |name: &&Name| known.in_use.iter().any(|before| *name == before.as_str());
+            let mut kept: Vec<Name> = fit().filter(was_in_use).cloned().collect();
+            let failed = known
+                .in_use
+                .iter()
+                .filter(|name| kept.iter().all(|kept| *kept != name.as_str()));
+            let failed: Vec<String> = failed.cloned().collect();
+            known.given_up.extend(failed.iter().cloned());
+            // What was never used is no failback; what was given up is taken only if one is missing now.
+            let is_unused = |name: &&Name| !known.given_up.contains(name.as_str());
+            let others = fit().filter(|name| !was_in_use(name));
+            let fresh = others
+                .clone()
+                .filter(is_unused)
+                .filter(|name| settings.active.contains(name));
+            let stand_ins = others.filter(|_| !failed.is_empty());
+            for name in fresh.chain(stand_ins) {
+                if kept.len() < wanted && !kept.contains(name) {
+                    kept.push(name.clone());
+                }
+            }
+            active = settings
                 .members()
-                .filter(is_fit)
-                .filter(was_in_use)
+                .filter(|name| kept.contains(name))
                 .cloned()
                 .collect();
-            if kept.len() < before.len() {
-                // One of them has failed: others stand in.
-                let others = settings.members().filter(is_fit).filter(|name| !was_in_use(name));
-                let missing = wanted.saturating_sub(kept.len());
-                kept.extend(others.take(missing).cloned());
-            }
-            active = kept;
         }
+        for name in &active {
+            known.given_up.remove(name.as_str());
+        }
+        // One that has lost all its uplinks goes on where it was.
+        if !active.is_empty() {
+            known.in_use = active.iter().map(|name| name.as_str().to_owned()).collect();
+        }
+        known.settings = text;
+        self.memory.teams.insert(key.to_owned(), known);
         let rest = |fit: bool| {
             let rest = settings.members().filter(|name| !active.contains(name));
             rest.filter(|name| is_fit(name) == fit).cloned().collect()
@@ -274,41 +290,52 @@ impl Teams {
             failed: rest(false),
             settings: settings.clone(),
             active,
+            fitness,
+            is_new,
         }
     }
 
-    /// The uplinks of a team that can be used; notes when that may change.
-    fn fit<'a>(&mut self, settings: &'a EffectiveTeaming, now: Instant) -> Vec<&'a Name> {
-        let mut waits = |since: Option<Instant>, delay: Duration| {
-            let end = since.map(|since| since + delay).filter(|end| *end > now);
-            if let Some(end) = end {
+    /// Which uplinks of a team can be used: a change of a link counts when it has lasted as long as the team waits. Notes when that will be.
+    fn fitness(&mut self, key: &str, settings: &EffectiveTeaming, now: Instant) -> HashMap<String, Fitness> {
+        let before = self.teams.get(key).map(|team| &team.fitness);
+        let mut fitness = HashMap::new();
+        let up = |name: &str| self.links.get(name).copied().unwrap_or(false);
+        for name in settings.members().map(Name::as_str) {
+            let up = up(name);
+            // At the start there is nothing to wait for.
+            let old = before.and_then(|before| before.get(name));
+            let mut new = old.copied().unwrap_or(Fitness {
+                fit: up,
+                differs: None,
+            });
+            let delay = if up {
+                settings.up_delay
+            } else {
+                settings.down_delay
+            };
+            let end = *new.differs.get_or_insert(now) + delay;
+            if new.fit == up || end <= now {
+                new = Fitness {
+                    fit: up,
+                    differs: None,
+                };
+            } else {
                 self.deadline = Some(self.deadline.map_or(end, |deadline| deadline.min(end)));
             }
-            end.is_some()
-        };
-        let links = &self.links;
-        let link = |name: &Name| links.get(name.as_str()).copied();
-        let mut is_fit = |name: &Name| match link(name) {
-            // What was shorter than its delay has not happened.
-            Some(Link {
-                up: true,
-                since,
-                before,
-            }) => before < settings.down_delay || !waits(since, settings.up_delay),
-            Some(Link {
-                up: false,
-                since,
-                before,
-            }) => before >= settings.up_delay && waits(since, settings.down_delay),
-            None => false,
-        };
-        let fit: Vec<&Name> = settings.members().filter(|name| is_fit(name)).collect();
-        if !fit.is_empty() {
-            return fit;
+            fitness.insert(name.to_owned(), new);
         }
-        // With none that is fit, one that has only just come up is better than none.
-        let is_up = |name: &&Name| link(name).is_some_and(|link| link.up);
-        settings.members().filter(is_up).collect()
+        if fitness.values().all(|fitness| !fitness.fit) {
+            // One that has only just come up is better than none.
+            for (name, fitness) in &mut fitness {
+                if up(name) {
+                    *fitness = Fitness {
+                        fit: true,
+                        differs: None,
+                    };
+                }
+            }
+        }
+        fitness
     }
 
     /// Gives every port a home and an uplink.
@@ -367,6 +394,11 @@ impl Teams {
                 .iter()
                 .filter(|(_, team)| team.balance() != Balance::Explicit)
         };
+        // Of each team that is new: how many of its ports there are, and how many an uplink keeps.
+        let mut own: HashMap<*const Team, (usize, HashMap<&str, usize>)> = HashMap::new();
+        for (_, team) in housed().filter(|(_, team)| team.is_new) {
+            own.entry(std::ptr::from_ref(*team)).or_default().0 += 1;
+        }
         for (name, team) in housed() {
             let settings = &team.settings;
             let has = |names: &[Name], home: &str| names.iter().any(|name| *name == *home);
@@ -374,8 +406,19 @@ impl Teams {
             let home = known.filter(|home| {
                 has(&settings.active, home) || (!settings.failback && has(&settings.standby, home))
             });
-            counts.add(home);
-            homes.extend(home.map(|home| (*name, home)));
+            let Some(home) = home else { continue };
+            // A team with other settings is spread anew: no uplink keeps more than its share.
+            let keeps = own
+                .get_mut(&std::ptr::from_ref(*team))
+                .is_none_or(|(ports, kept)| {
+                    let kept = kept.entry(home).or_default();
+                    *kept += 1;
+                    *kept <= ports.div_ceil(settings.active.len().max(1))
+                });
+            if keeps {
+                counts.add(Some(home));
+                homes.insert(*name, home);
+            }
         }
         for (name, team) in housed() {
             if !homes.contains_key(name) {
@@ -417,6 +460,7 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     use super::*;
     use crate::config::text;
@@ -626,6 +670,7 @@ switches:
         world.link("u1", false);
         world.wait(100);
         world.link("u1", true);
+        world.wait(1000);
         assert_eq!(world.active(), "u1");
         assert_eq!(world.teams.deadline(), None);
         world.link("u1", false);
@@ -634,6 +679,104 @@ switches:
         assert_eq!(world.active(), "");
         world.link("u2", true);
         assert_eq!(world.active(), "u2", "there is no other");
+    }
+
+    #[test]
+    fn a_link_that_flaps_faster_than_the_delays_changes_nothing() {
+        let mut world = World::new("active: [u1], standby: [u2], up-delay: 5s, down-delay: 200ms", 1);
+        for _ in 0..20 {
+            world.link("u1", false);
+            world.wait(60);
+            world.link("u1", true);
+            world.wait(60);
+            assert_eq!(world.active(), "u1");
+        }
+        world.link("u1", false);
+        world.wait(6000);
+        assert_eq!(world.active(), "u2");
+        for _ in 0..20 {
+            world.link("u1", true);
+            world.wait(500);
+            world.link("u1", false);
+            world.wait(60);
+            assert_eq!(world.active(), "u2");
+        }
+        world.link("u1", true);
+        world.wait(4999);
+        assert_eq!(world.active(), "u2");
+        world.wait(1);
+        assert_eq!(world.active(), "u1");
+    }
+
+    #[test]
+    fn without_failback_an_uplink_that_was_never_used_is_taken() {
+        let mut world = World {
+            config: config("failback: false", 3),
+            teams: Teams::default(),
+            down: BTreeSet::from(["u2", "u3"]),
+            now: Instant::now(),
+        };
+        world.update();
+        assert_eq!(world.active(), "u1");
+        world.link("u2", true);
+        world.link("u3", true);
+        assert_eq!(world.active(), "u1 u2 u3");
+        world.link("u2", false);
+        world.link("u2", true);
+        assert_eq!(world.active(), "u1 u3", "that would be failback");
+        world.teams = Teams::new(world.teams.memory().clone());
+        world.update();
+        assert_eq!(world.active(), "u1 u3");
+        world.link("u3", false);
+        assert_eq!(world.active(), "u1 u2");
+    }
+
+    #[test]
+    fn another_team_is_another_team_also_over_a_restart() {
+        let mut world = World::new("active: [u1, u2], standby: [u3], failback: false", 4);
+        world.link("u1", false);
+        world.link("u1", true);
+        assert_eq!(world.active(), "u2 u3");
+        for restart in [false, true] {
+            let mut next = World {
+                config: config(
+                    "balance: explicit, active: [u1, u2], standby: [u3], failback: false",
+                    4,
+                ),
+                teams: Teams::new(world.teams.memory().clone()),
+                down: BTreeSet::new(),
+                now: world.now,
+            };
+            if !restart {
+                next.teams.teams = world.teams.teams.clone();
+            }
+            next.update();
+            assert_eq!((next.active(), next.ports()), ("u1".into(), vec!["u1".into(); 4]));
+        }
+    }
+
+    #[test]
+    fn an_aggregate_uses_all_its_links_whatever_failback_says() {
+        let mut world = World::new("balance: ip-hash, failback: false", 1);
+        world.link("u1", false);
+        assert_eq!(world.active(), "u2 u3");
+        world.link("u1", true);
+        assert_eq!(world.active(), "u1 u2 u3");
+    }
+
+    #[test]
+    fn a_new_uplink_gets_its_share_of_the_ports_and_no_others_move() {
+        let mut world = World::new("active: [u1], standby: [u2, u3]", 9);
+        assert!(world.ports().iter().all(|port| port == "u1"));
+        world.config = config("active: [u1, u2, u3]", 9);
+        world.update();
+        let spread = world.ports();
+        for uplink in ["u1", "u2", "u3"] {
+            assert_eq!(spread.iter().filter(|port| *port == uplink).count(), 3);
+        }
+        world.config = config("active: [u1, u2, u3], notify: false", 9);
+        world.update();
+        assert_eq!(world.ports(), spread);
     }
 
     #[test]

@@ -186,7 +186,6 @@ switches:
         &[
             "4:54 switches.vs0.uplinks.up2.device: the device `eth1` is taken by switches.vs0.uplinks.up1",
             "4:62 switches.vs0.uplinks.uplinks: `uplinks` stands for all uplinks together; choose another name",
-            "4:62 switches.vs0.uplinks.uplinks: no team uses the uplink `uplinks`, and an uplink outside of the team may close a loop | name it in `active` or `standby` of `teaming`, or set `enabled: false`",
             "4:89 switches.vs0.uplinks.up4: `device` is missing",
             "5:30 switches.vs0.teaming.active[1]: there is no uplink `upp2` in this switch | did you mean `up2`?",
             "5:47 switches.vs0.teaming.standby[0]: the uplink `up1` is named twice",
@@ -196,6 +195,18 @@ switches:
             "7:34 switches.vs0.port-groups.web.teaming.balance: `ip-hash` is for uplinks that are one aggregate outside, and an aggregate has no `standby` | name all uplinks of the aggregate in `active`",
             "9:7 switches.vs0.ports.up1: the port name `up1` is taken by switches.vs0.uplinks.up1; names are unique across switches",
             "11:5 switches.vs1.teaming: there are no uplinks to be shared | name the devices under `uplinks` of the switch, such as `uplinks: { up1: { device: eth1 } }`",
+        ],
+    );
+    check(
+        "version: 1
+switches:
+  vs0:
+    uplinks: { up1: { device: eth1 }, up2: { device: eth2 }, up3: { device: eth3, enabled: false } }
+    teaming: { active: [up1] }
+    port-groups: { lan: {} }
+",
+        &[
+            "4:39 switches.vs0.uplinks.up2: no team uses the uplink `up2`, and an uplink outside of the team may close a loop | name it in `active` or `standby` of `teaming`, or set `enabled: false`",
         ],
     );
 }

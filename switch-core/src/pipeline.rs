@@ -227,7 +227,8 @@ pub(crate) fn forward_whole<O: Observer>(
     } else if from.place == port.id {
         learn(switch, port, vid, source, now, mode)
     } else {
-        learn_outside(from, vid, source, frame.header, now, mode)
+        let header = (destination & GROUP != 0).then_some(frame.header);
+        learn_outside(from, vid, source, header, now, mode)
     };
     if O::LOOKS {
         observer.step(Step::Learnt(learnt));
@@ -370,19 +371,15 @@ fn flood<O: Observer>(
             members: members.len(),
         });
     }
-    let mut duplicate = false;
+    let mut why = DropReason::NoDestination;
     for id in members {
         let heard = |to: &Compiled, uplink| to.hears().groups.contains(uplink);
         let offered = offer(way, *id, heard, unknown, hops, observer);
-        duplicate |= offered == Err(DropReason::Duplicate);
+        if let Err(reason @ (DropReason::Duplicate | DropReason::NoUplink)) = offered {
+            why = reason;
+        }
     }
-    if !hops.is_empty() {
-        Ok(())
-    } else if duplicate {
-        Err(DropReason::Duplicate)
-    } else {
-        Err(DropReason::NoDestination)
-    }
+    if hops.is_empty() { Err(why) } else { Ok(()) }
 }
 
 /// The I/G bit of an address as [`MacAddr::to_u64`] gives it.
@@ -482,20 +479,21 @@ fn learn(switch: &Switch, port: &Port, vid: Vid, source: u64, now: Timestamp, mo
     }
 }
 
-/// Learns the source of a frame from an uplink that the table does not know as just seen outside.
+/// Learns the source of a frame from an uplink that the table does not know as just seen outside. `header` is that of a frame for a group: only such a one
+/// announces a station.
 #[cold]
 #[inline(never)]
 fn learn_outside(
     from: &Compiled,
     vid: Vid,
     source: u64,
-    header: &[u8],
+    header: Option<&[u8]>,
     now: Timestamp,
     mode: Mode,
 ) -> Learnt {
     let Switch { fdb, ageing, .. } = &from.switch;
     let source = MacAddr::from_u64(source);
-    let announced = announces(header, source);
+    let announced = header.is_some_and(|header| announces(header, source));
     match mode {
         Mode::Live => fdb.learn_outside(vid, source, from.place, now, *ageing, announced),
         Mode::Dry => fdb.preview_outside(vid, source, from.place, now, *ageing, announced),

@@ -119,6 +119,33 @@ fn what_the_network_sends_back_is_dropped_and_moves_nothing() {
 }
 
 #[test]
+fn a_station_that_has_left_without_a_word_is_followed_when_it_was_silent_inside() {
+    let mut bench = bench();
+    bench.ports(VM, &frame(MacAddr::BROADCAST, mac(1))).unwrap();
+    let from_outside = tagged(&frame(mac(2), mac(1)));
+    bench.now = bench.now + Duration::from_secs(5);
+    assert_eq!(bench.ports(UP[1], &from_outside), Err(DropReason::Reflection));
+    bench.now = bench.now + Duration::from_secs(1);
+    bench.ports(UP[1], &from_outside).unwrap();
+    assert_eq!(bench.ports(OTHER_VM, &frame(mac(1), mac(2))), Ok(vec![UP[1]]));
+    // A guest that takes the address of a station outside has it no longer than it goes on.
+    bench.ports(VM, &frame(mac(2), mac(1))).unwrap();
+    assert_eq!(bench.ports(UP[1], &from_outside), Err(DropReason::Reflection));
+    bench.now = bench.now + Duration::from_secs(6);
+    bench.ports(UP[1], &from_outside).unwrap();
+    assert_eq!(bench.ports(OTHER_VM, &frame(mac(1), mac(2))), Ok(vec![UP[1]]));
+}
+
+#[test]
+fn only_what_is_for_all_announces() {
+    let mut bench = bench();
+    let mut unicast = rarp(mac(1));
+    unicast[..6].copy_from_slice(&mac(7).0);
+    bench.ports(VM, &unicast).unwrap();
+    assert_eq!(bench.ports(UP[1], &tagged(&unicast)), Err(DropReason::Reflection));
+}
+
+#[test]
 fn an_announcement_from_outside_moves_a_station_but_not_its_own_reflection() {
     let mut bench = bench();
     let announcement = rarp(mac(1));

@@ -209,6 +209,9 @@ pub struct PortDetail {
     /// How its device is attached, where there is more than one way: `af-packet` or `af-xdp` and its modes, and with `driver: auto` why; for
     /// `vhost-user` what was agreed on with the guest's driver.
     pub driver: Option<String>,
+    /// The uplink by which its frames leave; `null` where a hash decides, or there is none.
+    #[serde(default)]
+    pub uplink: Option<String>,
     /// The MAC address that the guest uses, if it is not the port's: `security.mac-changes` refuses it.
     #[schemars(with = "Option<String>")]
     pub guest_mac: Option<MacAddr>,

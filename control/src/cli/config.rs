@@ -330,13 +330,12 @@ pub(crate) fn validate(output: &mut Output, file: &Path) -> Result<(), CliError>
                 .values()
                 .map(|switch| switch.port_groups.len())
                 .sum();
-            format!(
-                "{} is valid: {}, {}, {}.\n",
-                text.name,
-                count(valid.switches().len(), "switch"),
-                count(groups, "port group"),
-                count(valid.ports().len(), "port"),
-            )
+            let uplinks = valid.ports().iter().filter(|port| port.is_uplink()).count();
+            let mut parts = vec![count(valid.switches().len(), "switch")];
+            parts.extend((uplinks > 0).then(|| count(uplinks, "uplink")));
+            parts.push(count(groups, "port group"));
+            parts.push(count(valid.ports().len() - uplinks, "port"));
+            format!("{} is valid: {}.\n", text.name, parts.join(", "))
         }),
         Err(problems) => {
             if output.format() != Format::Table {

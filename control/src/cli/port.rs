@@ -169,6 +169,7 @@ async fn show(client: &Client, output: &mut Output, name: &str) -> Result<(), Cl
             ("vlan", Some(row.vlan.clone())),
             (row.kind.as_str(), Some(row.device.clone())),
             ("driver", detail.driver.clone()),
+            ("uplink", detail.uplink.clone()),
             ("mac", Some(mac)),
             ("behind it", Some(super::units::count(detail.macs, "MAC entry"))),
             ("queues", Some(queues(&detail.queues))),

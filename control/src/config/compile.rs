@@ -350,14 +350,12 @@ impl Registry {
                     id
                 }
             };
-            let mut up = false;
             // A port of the configuration and its compiled form stand at the same place.
             for (port, compiled) in config.ports().iter().zip(ports.iter_mut()) {
                 if port.switch != index {
                     continue;
                 }
                 compiled.role = if port.is_uplink() {
-                    up |= compiled.up && compiled.enabled;
                     let number = switch.uplinks.iter().position(|name| *name == port.name);
                     Role::Uplink {
                         number: number.expect("it is one of its switch's") as u8,
@@ -371,7 +369,8 @@ impl Registry {
                 id: outside,
                 switch: SwitchId(index as u16),
                 enabled: true,
-                up,
+                // Where none of them is, each port says so.
+                up: true,
                 vlan: VlanPolicy::Trunk {
                     vlans: VlanSet::all(),
                     native: Some(Vid::UNAWARE),
@@ -418,8 +417,11 @@ impl Registry {
                 shares().map_or(Exit::None, Exit::BySource),
                 set(&mut in_use().take(1)),
             ),
-            // The network outside sends one copy to the aggregate.
-            Balance::IpHash => (shares().map_or(Exit::None, Exit::ByFlow), set(&mut in_use())),
+            // The network outside sends one copy to the aggregate, by any of its links.
+            Balance::IpHash => (
+                shares().map_or(Exit::None, Exit::ByFlow),
+                set(&mut team.members()),
+            ),
         };
         let unicast = set(&mut team.members());
         Role::Inside {

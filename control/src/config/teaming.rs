@@ -75,14 +75,19 @@ impl EffectiveTeaming {
         }
     }
 
+    /// Whether an uplink that has recovered is used again at once.
+    pub fn fails_back(&self) -> bool {
+        self.failback || self.balance == Balance::IpHash
+    }
+
     /// All its uplinks, in the order in which they are used.
-    pub fn members(&self) -> impl Iterator<Item = &Name> {
+    pub fn members(&self) -> impl Iterator<Item = &Name> + Clone {
         self.active.iter().chain(&self.standby)
     }
 
     /// In the file's words, nothing left out.
     pub fn settings(&self) -> Value {
-        let time = |time: Duration| format!("{}ms", time.as_millis());
+        let time = |time: Duration| super::units::Duration::from_millis(time.as_millis() as u64).to_string();
         json!({
             "balance": self.balance,
             "active": self.active,

@@ -427,6 +427,11 @@ impl Duration {
         Self(secs as u64 * 1000)
     }
 
+    /// So many milliseconds.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
     /// The time as the standard library has it.
     pub const fn get(self) -> std::time::Duration {
         std::time::Duration::from_millis(self.0)

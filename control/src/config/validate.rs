@@ -649,6 +649,7 @@ impl Check {
 
     fn teams(&mut self, switch: &Switch, effective: &EffectiveSwitch, path: &Path) {
         let default = EffectiveTeaming::of(switch.teaming.as_ref(), None, &switch.uplinks);
+        let errors = self.errors.len();
         if let Some(teaming) = &switch.teaming {
             let path = path.key("teaming");
             teaming::check(teaming, &switch.uplinks, &path, &mut self.errors);
@@ -660,6 +661,10 @@ impl Check {
                 teaming::check(teaming, &switch.uplinks, &path, &mut self.errors);
                 teaming::check_effective(&effective.teaming, &path, &mut self.errors);
             }
+        }
+        if self.errors.len() > errors {
+            // A name that is wrong there may be meant for one of those that seem to be missing.
+            return;
         }
         let teams = || std::iter::once(&default).chain(effective.groups.iter().map(|group| &group.teaming));
         let is_used = |name: &Name| teams().any(|team| team.members().any(|member| member == name));

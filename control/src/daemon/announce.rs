@@ -4,15 +4,15 @@
 //! just been attached, the switch sends a RARP request in its name there, as hypervisors do when a guest has moved. Of what a port had before, the snapshots tell:
 //! what differs between two of them is announced, and nothing else.
 //!
-//! A failure may concern thousands of stations, so the frames go out a few at a time ([`BURST`], [`PAUSE`]).
+//! A failure may concern thousands of stations, so the frames go out a few at a time ([`BURST`], [`PAUSE`]). By which uplink is found when a frame is sent: a
+//! station that waits and moves on meanwhile is announced once, where it is then, or not at all.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use datapath::Datapath;
 use switch_core::addr::MacAddr;
 use switch_core::announce::rarp;
-use switch_core::fdb::Entry;
 use switch_core::id::PortId;
 use switch_core::snapshot::{Port, Snapshot, Switch};
 use switch_core::team::{Exit, Role};
@@ -29,13 +29,25 @@ const BURST: usize = 64;
 /// And after a while the next ones: 6400 a second.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// The most stations that wait. More need longer than a network remembers where they are.
+const MOST: usize = 1 << 20;
+
+/// How long after its start the daemon takes a port that comes up for one that was there before.
+const RESTART: Duration = Duration::from_secs(10);
+
+/// A station behind a port.
+type Station = (PortId, Vid, MacAddr);
+
 /// What is still to be announced.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Announcer {
-    queue: VecDeque<(PortId, Vec<u8>)>,
+    queue: VecDeque<Station>,
+    /// What is in the queue.
+    queued: HashSet<Station>,
     next: Option<Instant>,
     /// Ports that were there before the daemon was started, with their uplinks: the network outside knows where they are.
     known: HashMap<String, String>,
+    known_until: Instant,
     /// Frames sent by each uplink.
     sent: HashMap<PortId, u64>,
 }
@@ -44,8 +56,12 @@ impl Announcer {
     /// Nothing is to be announced of what is as it was before a restart.
     pub(super) fn new(memory: &teams::Memory) -> Self {
         Self {
+            queue: VecDeque::new(),
+            queued: HashSet::new(),
+            next: None,
             known: memory.uplinks().collect(),
-            ..Self::default()
+            known_until: Instant::now() + RESTART,
+            sent: HashMap::new(),
         }
     }
 
@@ -59,6 +75,15 @@ impl Announcer {
         self.sent.get(&uplink).copied().unwrap_or(0)
     }
 
+    /// The number of a port will be another's.
+    pub(super) fn forget(&mut self, port: PortId) {
+        self.sent.remove(&port);
+        if self.queued.iter().any(|(own, ..)| *own == port) {
+            self.queued.retain(|(own, ..)| *own != port);
+            self.queue.retain(|(own, ..)| *own != port);
+        }
+    }
+
     /// Queues what is reached by another uplink since a snapshot was replaced by another. `wants` gives the port of a number if its team wants it.
     pub(super) fn compare<'a>(
         &mut self,
@@ -69,71 +94,56 @@ impl Announcer {
         teams: &Teams,
     ) {
         let now = datapath.now();
-        let differs = |port: &&Port| before.port(port.id).is_none_or(|old| exit(old) != exit(port));
-        let changed: Vec<&Port> = after.ports().filter(differs).filter(|port| port.up).collect();
-        let mut stations: BTreeSet<(PortId, Vid, MacAddr)> = BTreeSet::new();
-        for switch in changed.iter().map(|port| port.switch).collect::<BTreeSet<_>>() {
-            let own: HashMap<PortId, &Port> = changed
-                .iter()
-                .filter(|port| port.switch == switch)
-                .filter(|port| wants(port.id).is_some_and(|wants| !self.is_known(wants, teams)))
-                .map(|port| (port.id, *port))
-                .collect();
-            let switch = after.switch(switch);
-            for port in own.values() {
-                if let (Some(vid), Some(mac)) = (port.vlan.untagged(), port.mac) {
-                    // It may not have spoken yet, and is not to be taken for a station outside when what announces it comes back.
-                    switch
-                        .fdb
-                        .learn(vid, mac, port.id, now, switch.ageing, port.mac_limit);
-                }
+        let mut changed: HashMap<PortId, &Port> = HashMap::new();
+        for port in after.ports().filter(|port| exit(port).is_some()) {
+            let old = before.port(port.id);
+            if old.and_then(exit) == exit(port) {
+                continue;
             }
-            for entry in switch.fdb.entries(now, switch.ageing) {
-                let Entry {
-                    vid, mac, port: id, ..
-                } = entry;
-                let Some(port) = own.get(&id) else { continue };
-                let uplink =
-                    |port: &Port| exit(port).and_then(|exit| exit.of_station(mac.to_u64(), vid.get()));
-                let old = before.port(id).and_then(uplink);
-                if let Some(uplink) = uplink(port).filter(|uplink| Some(*uplink) != old) {
-                    // It comes back by the other uplinks, and is no station outside.
-                    switch.fdb.note_announced(vid, mac, id, now);
-                    stations.insert((uplink, vid, mac));
-                }
+            let Some(wanted) = wants(port.id) else { continue };
+            let is_new = old.is_none_or(|old| !old.up);
+            if is_new {
+                arrive(port, after, now);
+            }
+            if !(is_new && self.is_known(wanted, teams)) {
+                changed.insert(port.id, port);
             }
         }
-        let frames = stations
-            .into_iter()
-            .map(|(uplink, vid, mac)| (uplink, rarp(mac, vid)));
-        self.queue.extend(frames);
-        if !self.queue.is_empty() && self.next.is_none() {
-            self.next = Some(Instant::now());
+        let switches: HashSet<_> = changed.values().map(|port| port.switch).collect();
+        for switch in switches {
+            let Switch { fdb, ageing, .. } = after.switch(switch);
+            for entry in fdb.entries(now, *ageing) {
+                let Some(port) = changed.get(&entry.port) else {
+                    continue;
+                };
+                let uplink = |port: &Port| exit(port)?.of_station(entry.mac.to_u64(), entry.vid.get());
+                let (old, new) = (before.port(port.id).and_then(uplink), uplink(port));
+                if new.is_some() && new != old {
+                    self.add((port.id, entry.vid, entry.mac));
+                }
+            }
         }
     }
 
-    /// Queues stations of a port, each at its uplink.
-    pub(super) fn announce(
-        &mut self,
-        port: &Port,
-        switch: &Switch,
-        stations: &[(Vid, MacAddr)],
-        now: Timestamp,
-    ) {
-        let Some(exit) = exit(port) else { return };
+    /// Queues stations behind a port.
+    pub(super) fn announce(&mut self, port: PortId, stations: &[(Vid, MacAddr)]) {
         for (vid, mac) in stations {
-            if let Some(uplink) = exit.of_station(mac.to_u64(), vid.get()) {
-                switch.fdb.note_announced(*vid, *mac, port.id, now);
-                self.queue.push_back((uplink, rarp(*mac, *vid)));
-            }
+            self.add((port, *vid, *mac));
         }
-        if !self.queue.is_empty() && self.next.is_none() {
-            self.next = Some(Instant::now());
+    }
+
+    fn add(&mut self, station: Station) {
+        if self.queue.len() < MOST && self.queued.insert(station) {
+            self.queue.push_back(station);
+            self.next.get_or_insert_with(Instant::now);
         }
     }
 
     /// Whether a port that has come up leaves by the uplink that it had before the daemon was started. Says so once.
     fn is_known(&mut self, port: &EffectivePort, teams: &Teams) -> bool {
+        if self.known_until <= Instant::now() {
+            self.known.clear();
+        }
         let name = port.name.as_str();
         let known = self.known.remove(name);
         known.is_some_and(|known| teams.memory().uplink(name) == Some(&known))
@@ -144,15 +154,44 @@ impl Announcer {
         if self.next.is_none_or(|next| next > now) {
             return;
         }
+        let (snapshot, time) = (datapath.snapshot(), datapath.now());
         let mut frames: HashMap<PortId, Vec<Vec<u8>>> = HashMap::new();
-        for (uplink, frame) in self.queue.drain(..self.queue.len().min(BURST)) {
-            *self.sent.entry(uplink).or_default() += 1;
-            frames.entry(uplink).or_default().push(frame);
+        let mut left = BURST;
+        while left > 0
+            && let Some(station) = self.queue.pop_front()
+        {
+            self.queued.remove(&station);
+            let (port, vid, mac) = station;
+            let Some(port) = snapshot.port(port) else { continue };
+            let switch = snapshot.switch(port.switch);
+            let is_here = switch.fdb.lookup(vid, mac, time, switch.ageing) == Some(port.id);
+            let uplink = exit(port).and_then(|exit| exit.of_station(mac.to_u64(), vid.get()));
+            if let Some(uplink) = uplink.filter(|_| is_here) {
+                // It comes back by the other uplinks, and is no station outside.
+                switch.fdb.note_announced(vid, mac, port.id, time);
+                *self.sent.entry(uplink).or_default() += 1;
+                frames.entry(uplink).or_default().push(rarp(mac, vid));
+                left -= 1;
+            }
         }
         for (uplink, frames) in frames {
             datapath.send(uplink, frames);
         }
         self.next = (!self.queue.is_empty()).then(|| now + PAUSE);
+    }
+}
+
+/// A guest whose address is configured has arrived: it need not speak first to be reached. Where another port inside has the address, it has to.
+fn arrive(port: &Port, snapshot: &Snapshot, now: Timestamp) {
+    let (Some(vid), Some(mac)) = (port.vlan.untagged(), port.mac) else {
+        return;
+    };
+    let Switch { fdb, ageing, .. } = snapshot.switch(port.switch);
+    let at = fdb
+        .lookup(vid, mac, now, *ageing)
+        .and_then(|at| snapshot.port(at));
+    if at.is_none_or(|at| at.role == Role::Outside) {
+        fdb.learn(vid, mac, port.id, now, *ageing, port.mac_limit);
     }
 }
 

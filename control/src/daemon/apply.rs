@@ -448,7 +448,36 @@ impl Daemon {
                 warnings.push(format!("port {name} is down: {reason}"));
             }
         }
+        warnings.extend(self.uplink_warnings(config));
         warnings.extend(host_addresses(config));
+        warnings
+    }
+
+    /// What is amiss with the devices of uplinks.
+    fn uplink_warnings(&self, config: &ValidConfig) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for port in config.ports().iter().filter(|port| port.is_uplink()) {
+            let (device, mtu) = (port.attachment.device(), config.switch_of(port).mtu);
+            let Some(link) = self.links.named(device) else {
+                continue;
+            };
+            if link.mtu < mtu.into() {
+                warnings.push(format!(
+                    "uplink {}: the MTU of {device} is {}, and that of the switch {mtu}; longer frames cannot leave: ip link set {device} mtu {mtu}",
+                    port.name, link.mtu
+                ));
+            }
+            if let Some(controller) = link.controller {
+                let name = self
+                    .links
+                    .of_index(controller)
+                    .map_or("another device", |link| &link.name);
+                warnings.push(format!(
+                    "uplink {}: {device} is a port of {name}, which forwards its frames too; take it out: ip link set {device} nomaster",
+                    port.name
+                ));
+            }
+        }
         warnings
     }
 

@@ -14,6 +14,11 @@ impl Daemon {
         let Some(name) = &edit.name else {
             return Err(Failure::BadRequest("`name` is missing".to_owned()));
         };
+        if self.config.port(name).is_some_and(EffectivePort::is_uplink) {
+            return Err(Failure::Conflict(format!(
+                "there is an uplink `{name}` already; names are unique across ports and uplinks"
+            )));
+        }
         if self.config.port(name).is_some() {
             return Err(Failure::Conflict(format!(
                 "there is a port `{name}` already; change it with `vswitchctl port set {name}`"
@@ -115,6 +120,11 @@ impl Daemon {
     fn with_port(&self, name: &str) -> Result<(Value, String), Failure> {
         let port = self.known_port(name)?;
         let switch = self.config.switch_of(port).name.as_str().to_owned();
+        if port.is_uplink() {
+            return Err(Failure::Conflict(format!(
+                "`{name}` is an uplink; change it under `uplinks` of the switch `{switch}` in the configuration, and apply that"
+            )));
+        }
         Ok((self.config.config().to_value(), switch))
     }
 

@@ -214,6 +214,8 @@ mod tests {
             name: "eth1".to_owned(),
             up: true,
             carrier: true,
+            mtu: 1500,
+            controller: None,
         }));
         (dir, links)
     }

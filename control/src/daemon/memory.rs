@@ -22,6 +22,9 @@ pub(super) struct Remembered {
     pub(super) activated: BTreeSet<String>,
 }
 
+/// Octets of the largest file: more than all names of the most ports.
+const LARGEST: u64 = 64 << 20;
+
 /// The file, and what is in it.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -71,6 +74,13 @@ impl Memory {
 }
 
 fn read(file: &Path) -> io::Result<Remembered> {
+    // Nothing that keeps its readers waiting, and nothing that would not fit.
+    match fs::metadata(file) {
+        Ok(metadata) if !metadata.is_file() || metadata.len() > LARGEST => {
+            return Err(io::Error::other("it is no file that vswitchd has written"));
+        }
+        _ => {}
+    }
     match fs::read(file) {
         Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Remembered::default()),
@@ -115,5 +125,10 @@ mod tests {
             fs::write(&file, text).unwrap();
             assert_eq!(*Memory::open(file.clone()).remembered(), Remembered::default());
         }
+        fs::File::create(&file).unwrap().set_len(3 << 30).unwrap();
+        assert_eq!(*Memory::open(file.clone()).remembered(), Remembered::default());
+        fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(*Memory::open(file.clone()).remembered(), Remembered::default());
     }
 }

@@ -178,7 +178,7 @@ impl Daemon {
                     .fdb
                     .learn(*vid, *mac, port.id, now, switch.ageing, port.mac_limit);
             }
-            self.announcer.announce(port, switch, &stations, now);
+            self.announcer.announce(port.id, &stations);
             taken.push(name.clone());
         }
         if !taken.is_empty() {

@@ -463,6 +463,7 @@ impl Daemon {
         let gone = self.registry.settle();
         self.retire(&gone);
         for gone in gone {
+            self.announcer.forget(gone);
             self.datapath.reset_stats(gone);
             self.registry.release(gone);
         }
@@ -473,25 +474,33 @@ impl Daemon {
         if after.ports().all(|port| port.role != Role::Outside) {
             return;
         }
-        let mut announcer = std::mem::take(&mut self.announcer);
+        let Self {
+            announcer,
+            config,
+            datapath,
+            registry,
+            teams,
+            ..
+        } = self;
         let wants = |id: PortId| {
-            let port = self.config.port(self.registry.port_name(id)?.as_str())?;
-            let team = self
-                .teams
-                .team(&self.config.switch_of(port).name, port.group.as_ref()?)?;
+            let port = config.port(registry.port_name(id)?.as_str())?;
+            let team = teams.team(&config.switch_of(port).name, port.group.as_ref()?)?;
             team.notifies().then_some(port)
         };
-        announcer.compare(before, after, &self.datapath, wants, &self.teams);
-        announcer.send(&self.datapath, now);
-        self.announcer = announcer;
+        announcer.compare(before, after, datapath, wants, teams);
+        announcer.send(datapath, now);
         self.wake.notify_one();
     }
 
     /// Says in the event log that a team uses other uplinks.
     fn tell_team(&self, changed: &Changed) {
         let names = |names: &[Name]| match names {
-            [] => "none".to_owned(),
-            names => names.iter().map(Name::as_str).collect::<Vec<_>>().join(", "),
+            [] => "no uplink".to_owned(),
+            [name] => format!("the uplink {name}"),
+            names => format!(
+                "the uplinks {}",
+                names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
+            ),
         };
         let gone = changed.before.iter().filter(|name| !changed.now.contains(name));
         let reasons = gone.filter_map(|name| {
@@ -500,7 +509,7 @@ impl Daemon {
         });
         let (switch, group) = &changed.team;
         let message = format!(
-            "port group {group} of {switch} uses the uplinks {}, before: {}{}",
+            "port group {group} of {switch} uses {}, before: {}{}",
             names(&changed.now),
             names(&changed.before),
             reasons.collect::<String>()

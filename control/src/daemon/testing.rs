@@ -189,5 +189,7 @@ pub(crate) fn link(index: u32, name: &str) -> Link {
         name: name.to_owned(),
         up: true,
         carrier: true,
+        mtu: 1500,
+        controller: None,
     }
 }

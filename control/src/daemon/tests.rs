@@ -745,3 +745,51 @@ async fn the_state_of_a_port_goes_to_another_host_and_is_counted_once() {
         Err(Failure::NotFound(_))
     ));
 }
+
+#[tokio::test]
+async fn an_uplink_is_no_port_to_be_edited_and_its_device_is_looked_at() {
+    let mut world = World::new();
+    let text = TWO.replace(
+        "    port-groups:",
+        "    mtu: 9000\n    uplinks: { up1: { device: eth1 } }\n    port-groups:",
+    );
+    let mut nic = link(7, "eth1");
+    nic.controller = Some(8);
+    world
+        .daemon
+        .links_changed(vec![Change::New(nic), Change::New(link(8, "br0"))]);
+    let report = apply(&mut world, &text);
+    let about: Vec<&String> = report
+        .warnings
+        .iter()
+        .filter(|warning| warning.starts_with("uplink up1"))
+        .collect();
+    assert_eq!(about.len(), 2, "{:?}", report.warnings);
+    assert!(about[0].contains("ip link set eth1 mtu 9000") && about[1].contains("a port of br0"));
+    let edit = PortEdit {
+        switch: None,
+        name: Some("up1".to_owned()),
+        settings: serde_json::Map::new(),
+    };
+    for refused in [
+        world.daemon.set_port("up1", &edit, String::new()),
+        world.daemon.delete_port("up1", String::new()),
+        world.daemon.add_port(&edit, String::new()),
+    ] {
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("an uplink"), "{refused}");
+    }
+    assert_eq!(
+        world.daemon.port_detail("vm1").unwrap().uplink.as_deref(),
+        Some("up1")
+    );
+    assert_eq!(world.daemon.team_row("web").unwrap().active, ["up1"]);
+    assert!(
+        world
+            .daemon
+            .team_row("wbe")
+            .unwrap_err()
+            .to_string()
+            .contains("web")
+    );
+}

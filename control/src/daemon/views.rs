@@ -150,6 +150,7 @@ impl Daemon {
             guest_mac: self.guest_mac(port).filter(|mac| Some(*mac) != row.mac),
             row,
             driver: self.ports.get(name).and_then(Runtime::driver).map(str::to_owned),
+            uplink: self.uplink_of(port).map(|uplink| uplink.as_str().to_owned()),
             settings: port.settings(),
             macs,
             queues: id.map(|id| self.queue_rows(id)).unwrap_or_default(),

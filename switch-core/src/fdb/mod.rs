@@ -61,7 +61,7 @@ pub enum Learnt {
     Limited,
     /// The table is full of static entries: not learnt.
     Full,
-    /// The frame came in from outside, and the station is behind this port inside: the frame is its own reflection and dropped.
+    /// The frame came in from outside, and the station was just heard behind this port inside: the frame is its own reflection and dropped.
     Reflected {
         /// Which.
         port: PortId,
@@ -136,8 +136,8 @@ impl AgeingTicks {
 /// Entries that a processor's first cache surely holds, each in a line of its own.
 const LARGE: u64 = 128;
 
-/// For how long an announced station is not moved outside by its reflections.
-pub const ANNOUNCED: Duration = Duration::from_secs(5);
+/// For how long what a station inside has sent, or what announced it, may come back from outside.
+pub const LATELY: Duration = Duration::from_secs(5);
 
 /// Slots that the control plane looks at before it lets the workers write again.
 const SLICE: usize = 512;
@@ -304,8 +304,9 @@ impl Fdb {
         self.learn_changed(key, port, clock, ageing, limit)
     }
 
-    /// Learns that `mac` is behind `outside`, the port that stands for all uplinks, unless it is known behind a port inside. A station inside moves outside
-    /// only if the frame announces that (`announced`) and no announcement was heard inside just before ([`Fdb::announced`]). Never waits.
+    /// Learns that `mac` is behind `outside`, the port that stands for all uplinks, unless it was heard behind a port inside less than [`LATELY`] ago: then the
+    /// frame is taken for what the network outside has sent back of that. One that announces the station (`announced`) moves it all the same, unless it was
+    /// announced inside just before ([`Fdb::announced`]). Never waits.
     pub fn learn_outside(
         &self,
         vid: Vid,
@@ -350,7 +351,7 @@ impl Fdb {
         let (key, clock) = (Key::new(vid, mac), Clock::at(now));
         let (_, value) = self.slots.find(key)?;
         let inside = value.port() != outside && !value.is_static() && value.is_live(clock, ageing);
-        if !inside {
+        if !inside || !value.is_recent(clock, LATELY) {
             return None;
         }
         let is_locked = |ledger: MutexGuard<'_, Ledger>| {
@@ -361,7 +362,7 @@ impl Fdb {
         (!announced || self.try_lock().is_none_or(is_locked)).then(|| value.port())
     }
 
-    /// A station behind a port inside was announced there: for [`ANNOUNCED`] what announces it from outside is that very announcement on its way back. Does
+    /// A station behind a port inside was announced there: for [`LATELY`] what announces it from outside is that very announcement on its way back. Does
     /// nothing if the table is being written to.
     pub fn announced(&self, vid: Vid, mac: MacAddr, port: PortId, now: Timestamp) {
         if let Some(ledger) = self.try_lock() {
@@ -385,7 +386,7 @@ impl Fdb {
         if let Some((at, value)) = self.slots.find(Key::new(vid, mac))
             && value.port() == port
         {
-            ledger.lock_until(at, Clock::at(now).after(ANNOUNCED));
+            ledger.lock_until(at, Clock::at(now).after(LATELY));
         }
     }
 

@@ -151,6 +151,11 @@ impl Value {
         Duration::from_nanos((self.ticks(clock) as u64) << Clock::SHIFT)
     }
 
+    /// Whether it was seen within `time`; a little longer counts too.
+    pub(super) fn is_recent(self, clock: Clock, time: Duration) -> bool {
+        clock.is_before(Clock(self.seen()).after(time))
+    }
+
     /// False once it has not been seen for `ageing`.
     #[inline]
     pub(super) fn is_live(self, clock: Clock, ageing: Duration) -> bool {

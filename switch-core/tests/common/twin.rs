@@ -109,6 +109,7 @@ impl SlowFdb {
         let Some(entry) = self
             .live(vid, mac, now, ageing)
             .filter(|entry| !entry.fixed && entry.port != outside)
+            .filter(|entry| now.since(entry.seen) <= Duration::from_secs(5))
         else {
             return false;
         };
@@ -381,6 +382,7 @@ impl SlowSwitch {
         }
         let ageing = self.ageing;
         let announced = announces(frame, source);
+        let group = destination.0[0] % 2 == 1;
         if port.dormant && announced {
             self.awake.insert(from);
         }
@@ -398,7 +400,7 @@ impl SlowSwitch {
         let exit = exit.of_frame(frame, source.to_u64(), vid.get());
         let has_exit = matches!(&port.role, Role::Inside { exit, .. } if *exit != Exit::None);
         let fdb = &mut self.fdbs[port.switch.index()];
-        if uplink.is_some() && fdb.reflected(vid, source, place, now, ageing, announced) {
+        if uplink.is_some() && fdb.reflected(vid, source, place, now, ageing, announced && group) {
             return Err(DropReason::Reflection);
         }
         match fdb.learn(vid, source, place, now, ageing, port.mac_limit) {
@@ -409,7 +411,6 @@ impl SlowSwitch {
             _ => {}
         }
 
-        let group = destination.0[0] % 2 == 1;
         if group
             && announced
             && has_exit
@@ -502,6 +503,9 @@ impl SlowSwitch {
             .collect();
         if hops.is_empty() && duplicate {
             return Err(DropReason::Duplicate);
+        }
+        if hops.is_empty() && for_outside && known.is_none() && leaves_by.is_none() {
+            return Err(DropReason::NoUplink);
         }
         if hops.is_empty() {
             return Err(DropReason::NoDestination);
