@@ -304,6 +304,11 @@ impl Guest {
         read_to_prompt(&mut stream)
     }
 
+    /// What the guest has written to its console since it was last listened to.
+    pub fn console(&self) -> String {
+        String::from_utf8_lossy(&self.output.lock().expect("no holder panics")).into_owned()
+    }
+
     /// Presses the guest's reset button; [`Guest::wait_ready`] awaits its shell.
     pub fn reset(&self) {
         self.output.lock().expect("no holder panics").clear();

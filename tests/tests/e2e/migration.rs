@@ -12,6 +12,7 @@ use vswitch_tests::frame::{Random, mac};
 use vswitch_tests::guest::{Guest, Offloads, VhostUser};
 use vswitch_tests::lab::Lab;
 use vswitch_tests::netns::Namespace;
+use vswitch_tests::process::{Output, run};
 use vswitch_tests::wait::{BOUND, wait_for, wait_until};
 
 use super::qemu::{serve, sha256};
@@ -127,6 +128,28 @@ fn downtime(guest: &Guest) -> f64 {
     number.unwrap_or_else(|| panic!("QEMU tells the downtime:\n{status}"))
 }
 
+/// When the last answer before the longest gap came, and the first one after it; seconds.
+fn around_gap(ping: &Output) -> (f64, f64) {
+    let times: Vec<f64> = ping
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix('[')?.split(']').next()?.parse().ok())
+        .collect();
+    let pairs = times.windows(2).map(|pair| (pair[0], pair[1]));
+    let gap = |(before, after): &(f64, f64)| after - before;
+    pairs.max_by(|a, b| gap(a).total_cmp(&gap(b))).expect("some came")
+}
+
+/// When the guest's port came up first; seconds.
+fn up_at(lab: &Lab) -> f64 {
+    let events = lab.json(&["events"]);
+    let mut events = events.as_array().expect("a list").iter();
+    let up = events.find(|event| event["kind"] == "port-up" && event["port"] == "vm");
+    let time = up.expect("it is up")["time"].as_str().expect("a time");
+    let seconds = run("date", &["-d", time, "+%s.%N"]).ok();
+    seconds.trim().parse().expect("a number")
+}
+
 /// A guest moves while it is asked 500 times a second and has a connection open.
 fn moves(uplinks: usize, keys: &str, what: &str) {
     let world = World::new(uplinks, keys);
@@ -159,12 +182,21 @@ fn moves(uplinks: usize, keys: &str, what: &str) {
         world.carry_over();
         here.kill();
         let pings = pings.join().expect("a ping ends");
-        sent.join().expect("the connection outlives the move");
+        if sent.join().is_err() {
+            panic!(
+                "the connection does not outlive the move; the guest says:\n{}",
+                there.console()
+            );
+        }
         assert!(!pings.stdout.contains("DUP!"), "{}", pings.stdout);
         let gap = longest_gap(&pings);
+        let (last, first) = around_gap(&pings);
+        let up = up_at(&world.there);
         println!(
-            "{what}: silent for {gap:.0} ms, of which the guest stood still {downtime:.0} ms: {:.0} ms more",
-            gap - downtime
+            "{what}: silent for {gap:.0} ms, of which the guest stood still {downtime:.0} ms: {:.0} ms more; its port came up after {:.0} ms, and it answered {:.0} ms later",
+            gap - downtime,
+            1000.0 * (up - last),
+            1000.0 * (first - up),
         );
     });
     let (output, _) = there.end();
