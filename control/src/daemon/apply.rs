@@ -88,11 +88,31 @@ impl Daemon {
         let config =
             text::load(text).map_err(|problems| self.refuse(&request, Failure::Invalid(problems)))?;
         let dry_run = request.dry_run;
+        if let Some(failure) = self.cuts_off(&config, &request) {
+            return Err(self.refuse(&request, failure));
+        }
         let report = self.apply(config.clone(), request)?;
         if let Some(file) = self.file.as_ref().filter(|_| !dry_run) {
             file.note_if_same(&config);
         }
         Ok(report)
+    }
+
+    /// Whoever applies an uplink with the host's addresses may cut himself off: that wants a confirmation.
+    fn cuts_off(&self, config: &ValidConfig, request: &Request) -> Option<Failure> {
+        if request.dry_run || request.confirm.is_some() {
+            return None;
+        }
+        let is_new = |port: &EffectivePort| {
+            let known = self.config.port(port.name.as_str());
+            known.is_none_or(|known| known.attachment.device() != port.attachment.device())
+        };
+        let mut taken = host_addresses(config).into_iter();
+        let taken = taken.find(|(port, _)| port.is_uplink() && port.enabled && is_new(port))?;
+        Some(Failure::Conflict(format!(
+            "{}; apply it with `--confirm 60s`, so that it is taken back unless you confirm it by then, or give the addresses to a TAP port of the switch first; nothing was changed",
+            cut_off(taken)
+        )))
     }
 
     /// Applies the configuration file again. What is wrong with it is logged, and changes nothing.
@@ -449,7 +469,7 @@ impl Daemon {
             }
         }
         warnings.extend(self.uplink_warnings(config));
-        warnings.extend(host_addresses(config));
+        warnings.extend(host_addresses(config).into_iter().map(cut_off));
         warnings
     }
 
@@ -628,8 +648,8 @@ fn without_effect(port: &EffectivePort) -> Option<&'static str> {
     }
 }
 
-/// Devices that the host itself has been using: it will not be reached through them any more.
-fn host_addresses(config: &ValidConfig) -> Vec<String> {
+/// Devices of a configuration that the host itself has been using, each with its port and the host's addresses there.
+fn host_addresses(config: &ValidConfig) -> Vec<(&EffectivePort, String)> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for entry in nix::ifaddrs::getifaddrs().into_iter().flatten() {
         let Some(address) = entry.address else { continue };
@@ -642,18 +662,26 @@ fn host_addresses(config: &ValidConfig) -> Vec<String> {
         found.entry(entry.interface_name).or_default().insert(text);
     }
     let devices = config.ports().iter().filter_map(|port| match &port.attachment {
-        Attachment::Device { device, .. } => Some((port.name.as_str(), device.as_str())),
+        Attachment::Device { device, .. } => Some((port, found.get(device.as_str())?)),
         _ => None,
     });
     devices
-        .filter_map(|(port, device)| {
-            let addresses: Vec<&str> = found.get(device)?.iter().map(String::as_str).collect();
-            Some(format!(
-                "port {port} takes device {device}, which has addresses of this host ({}); while it is a port, the host is not reached by them",
-                addresses.join(", ")
-            ))
+        .map(|(port, addresses)| {
+            let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+            (port, addresses.join(", "))
         })
         .collect()
+}
+
+/// The host will not be reached by these addresses any more.
+fn cut_off((port, addresses): (&EffectivePort, String)) -> String {
+    let what = if port.is_uplink() { "uplink" } else { "port" };
+    format!(
+        "{what} {} takes device {}, which has addresses of this host ({addresses}); while it is {}, the host is not reached by them",
+        port.name,
+        port.attachment.device(),
+        if port.is_uplink() { "an uplink" } else { "a port" },
+    )
 }
 
 /// Why a device that nobody has tried to attach yet would carry nothing.

@@ -523,3 +523,26 @@ fn a_port_that_waits_for_its_guest_is_silent_until_the_guest_is_announced() {
     world.lab.launch();
     world.lab.wait_up("guest");
 }
+
+#[test]
+fn an_uplink_with_the_hosts_addresses_wants_a_confirmation() {
+    let lab = Lab::new();
+    let other = lab.namespace("other");
+    lab.veth((&lab.host(), "eth1"), (&other, "eth0"));
+    lab.host().address("eth1", "10.9.0.1/24");
+    lab.start("version: 1\nworkers: { count: 1 }\n");
+    let config = "version: 1\nworkers: { count: 1 }\nswitches: { vs0: { uplinks: { up1: { device: eth1 } }, port-groups: { lan: {} } } }\n";
+    let refused = lab.try_apply(config).stderr;
+    assert!(
+        refused.contains("10.9.0.1") && refused.contains("--confirm"),
+        "{refused}"
+    );
+    assert_eq!(lab.json(&["uplink", "list"]), serde_json::json!([]));
+    let file = lab.write("other.yaml", config);
+    let file = file.display().to_string();
+    let report = lab.ctl(&["apply", "-f", &file, "--confirm", "60s"]);
+    assert!(report.contains("10.9.0.1"), "{report}");
+    lab.ctl(&["confirm"]);
+    // What was confirmed is not asked about again.
+    lab.apply(&config.replace("lan: {}", "lan: {}, more: {}"));
+}
