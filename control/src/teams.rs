@@ -41,7 +41,7 @@ pub struct Memory {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 struct Remembered {
-    /// Its settings, as text: with others it is another team.
+    /// What makes it the team that it is ([`EffectiveTeaming::identity`]).
     settings: String,
     /// The uplinks in use.
     in_use: Vec<String>,
@@ -239,7 +239,7 @@ impl Teams {
             Balance::Explicit => 1,
             _ => settings.active.len().max(1),
         };
-        let text = settings.settings().to_string();
+        let text = settings.identity();
         let known = self.memory.teams.remove(key);
         let is_new = known.as_ref().is_some_and(|known| known.settings != text);
         let mut known = known.filter(|_| !is_new).unwrap_or_default();

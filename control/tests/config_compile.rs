@@ -9,7 +9,10 @@ use control::teams::Teams;
 use proptest::prelude::*;
 use switch_core::addr::MacAddr;
 use switch_core::fdb::{Kind, Learnt};
+use switch_core::frame::FrameView;
 use switch_core::id::PortId;
+use switch_core::offload::Offload;
+use switch_core::pipeline::{Mode, Silent, forward};
 use switch_core::snapshot::{self, Snapshot};
 use switch_core::time::Timestamp;
 use switch_core::vid::{Tpid, Vid};
@@ -558,8 +561,25 @@ switches:
     };
     let first = text("a", "");
     assert!(state(&first, &mut registry));
-    assert!(registry.activate("a"));
-    assert!(!registry.activate("a"));
+    let announce = |registry: &mut Registry| {
+        // As a worker says it.
+        let snapshot = compile(&first, 1, registry, &|_| true, &Teams::default());
+        let id = registry.port_id("a").unwrap();
+        let frame = switch_core::announce::rarp(mac(1), Vid::UNAWARE);
+        let view = FrameView {
+            port: id,
+            header: &frame,
+            len: frame.len(),
+            offload: Offload::default(),
+        };
+        forward(&snapshot, NOW, &view, Mode::Live, &mut Vec::new(), &mut Silent).unwrap();
+    };
+    announce(&mut registry);
+    assert!(!state(&first, &mut registry));
+    // Who waits anew, waits for a new announcement.
+    assert!(!state(&text("a", "activation: now"), &mut registry));
+    assert!(state(&first, &mut registry));
+    announce(&mut registry);
     assert!(!state(&first, &mut registry));
     // Over a restart.
     let mut next = Registry::new(1);

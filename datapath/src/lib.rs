@@ -332,18 +332,19 @@ impl Datapath {
         drop(old);
     }
 
-    /// Sends frames of the switch's own by a port that is attached: whole frames, with their tags. Does not wait for it. They count as transmitted by the
-    /// port, and were received by none.
-    pub fn send(&self, port: PortId, frames: Vec<Vec<u8>>) {
+    /// Sends frames of the switch's own by a port that is attached: whole frames, with their tags. Does not wait for it; false if the
+    /// port has no device. They count as transmitted by the port, and were received by none.
+    pub fn send(&self, port: PortId, frames: Vec<Vec<u8>>) -> bool {
         let worker = {
             let control = self.control();
             let known = control.ports.get(&port);
             let Some(queue) = known.and_then(|port| port.queues.first()) else {
-                return;
+                return false;
             };
             usize::from(queue.worker)
         };
         self.command(worker, Command::Send { port, frames });
+        true
     }
 
     /// The worker of each queue of a port. `homes` are the workers that its queues are opened for ([`io::Queue::worker`]).

@@ -1,46 +1,35 @@
 //! Whether this thread was kept waiting by the memory that it touched, as the kernel counts it: page faults, and sleeps that it did not ask for.
 //!
-//! A worker sleeps of its own will only where it waits for frames; it calls [`forget`] behind that, and every now and then. What [`were_there`] finds
-//! afterwards came from memory. Being preempted is no sleep, and being stopped (SIGSTOP, the freezer of cgroups) is no page fault.
-
-use std::cell::Cell;
+//! Being preempted is no sleep, and being stopped (SIGSTOP, the freezer of cgroups) is no page fault.
 
 use nix::sys::resource::{UsageWho, getrusage};
 
 /// So many page faults are a wait without a sleep: the kernel has made pages, and a batch of frames in memory that is there has none.
 const FAULTS: i64 = 32;
 
-/// Voluntary context switches and page faults of the thread.
-#[derive(Clone, Copy, Default)]
-struct Usage {
+/// What was counted of this thread so far: voluntary context switches and page faults.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waits {
     sleeps: i64,
     faults: i64,
 }
 
-impl Usage {
-    fn now() -> Self {
+impl Waits {
+    /// So far.
+    pub fn now() -> Self {
         // Fails only for a wrong pointer or a wrong `who`.
         getrusage(UsageWho::RUSAGE_THREAD).map_or(Self::default(), |usage| Self {
             sleeps: usage.voluntary_context_switches(),
             faults: usage.minor_page_faults() + usage.major_page_faults(),
         })
     }
-}
 
-thread_local! {
-    static LAST: Cell<Usage> = const { Cell::new(Usage { sleeps: 0, faults: 0 }) };
-}
-
-/// Forgets what was before.
-pub fn forget() {
-    LAST.set(Usage::now());
-}
-
-/// Whether there were any since this thread last forgot.
-pub fn were_there() -> bool {
-    let (last, now) = (LAST.get(), Usage::now());
-    let (sleeps, faults) = (now.sleeps - last.sleeps, now.faults - last.faults);
-    faults >= FAULTS || (sleeps > 0 && faults > 0)
+    /// Whether this thread has waited for memory since then.
+    pub fn were_there_since(self) -> bool {
+        let now = Self::now();
+        let (sleeps, faults) = (now.sleeps - self.sleeps, now.faults - self.faults);
+        faults >= FAULTS || (sleeps > 0 && faults > 0)
+    }
 }
 
 #[cfg(test)]
@@ -60,15 +49,13 @@ mod tests {
         let sleep = || std::thread::sleep(std::time::Duration::from_millis(1));
         // Once before, so that the code of all this is in memory.
         sleep();
-        were_there();
-        forget();
+        Waits::now().were_there_since();
+        let before = Waits::now();
         sleep();
-        assert!(!were_there());
+        assert!(!before.were_there_since());
         // More than the allocator keeps, so that the kernel has to make it.
         touch(1024);
-        assert!(were_there());
-        assert!(were_there(), "until it is forgotten");
-        forget();
-        assert!(!were_there());
+        assert!(before.were_there_since());
+        assert!(!Waits::now().were_there_since());
     }
 }

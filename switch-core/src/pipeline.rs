@@ -2,7 +2,7 @@
 //!
 //! Speed: a frame costs one lookup of its source, one of its destination (the frames of a train together, [`crate::decisions`]), and for a flood one step per port of its VLAN.
 //! Nothing is allocated, no lock is waited for, and nothing shared is written except the coarse time of a MAC entry and
-//! what really changes (a new or moved address, a guest's new MAC).
+//! what really changes (a new or moved address, a guest's new MAC, an announcement).
 //!
 //! Threads: any number of workers may run [`forward`] on one snapshot.
 
@@ -217,7 +217,8 @@ pub(crate) fn forward_whole<O: Observer>(
 
     // Activation.
     if port.dormant {
-        activate(from, source, frame.header, mode, observer)?;
+        let header = (destination & GROUP != 0).then_some(frame.header);
+        activate(from, source, header, mode, observer)?;
     }
 
     // Learn.
@@ -445,13 +446,13 @@ fn port_tag(from: &Compiled, header: &[u8]) -> Option<Tag> {
     outer_tag(header).filter(|tag| from.port.vlan.tpid() == Some(tag.tpid))
 }
 
-/// Lets the first announcement of a port's guest in, and what comes after it; nothing that comes before.
+/// Lets the first announcement of a port's guest in, and what comes after it; nothing that comes before. `header` is that of a frame for a group.
 #[cold]
 #[inline(never)]
 fn activate<O: Observer>(
     from: &Compiled,
     source: u64,
-    header: &[u8],
+    header: Option<&[u8]>,
     mode: Mode,
     observer: &mut O,
 ) -> Result<(), DropReason> {
@@ -459,7 +460,7 @@ fn activate<O: Observer>(
     if state.has_announced() {
         return Ok(());
     }
-    if !announces(header, MacAddr::from_u64(source)) {
+    if !header.is_some_and(|header| announces(header, MacAddr::from_u64(source))) {
         return Err(DropReason::NotActivated);
     }
     if mode == Mode::Live && state.announce() {
@@ -505,7 +506,7 @@ fn learn_outside(
 fn note_announcement(from: &Compiled, vid: Vid, source: u64, header: &[u8], now: Timestamp) {
     let source = MacAddr::from_u64(source);
     if announces(header, source) {
-        from.switch.fdb.announced(vid, source, from.port.id, now);
+        from.switch.fdb.try_hold(vid, source, from.port.id, now);
     }
 }
 

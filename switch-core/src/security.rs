@@ -58,8 +58,13 @@ impl PortState {
         self.announced.store(false, Relaxed);
     }
 
+    /// The port waits for its guest from now on.
+    pub fn await_announcement(&self) {
+        self.announced.store(false, Relaxed);
+    }
+
     /// Whether the guest has announced itself while the port waited for that.
-    pub(crate) fn has_announced(&self) -> bool {
+    pub fn has_announced(&self) -> bool {
         self.announced.load(Relaxed)
     }
 

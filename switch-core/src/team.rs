@@ -5,7 +5,7 @@
 //! uplink to another.
 //!
 //! The network outside sends a broadcast to every uplink that it has not been told to be one aggregate. So a port takes frames for groups and for unknown
-//! stations by some uplinks only ([`Hears`]), and a frame whose source is a station of the inside is its own reflection ([`crate::fdb::Fdb::learn_outside`]).
+//! stations by some uplinks only ([`Hears`]), and a frame whose source was just heard inside is its own reflection ([`crate::fdb::Fdb::learn_outside`]).
 //!
 //! Which uplink is fit, and which port has which, the control plane decides and puts into the snapshot.
 

@@ -68,7 +68,8 @@ reasons! {
     MacLimit = "mac-limit",
 
     // Uplinks.
-    /// The frame came in by an uplink, and its source is a station behind a port of this switch: the network outside has sent it back.
+    /// The frame came in by an uplink, and its source was heard behind a port of this switch within the last 5 s, announced there, or is a static entry: the network
+    /// outside has sent it back.
     Reflection = "reflection",
     /// The frame is for a group or an unknown station, and came in by an uplink by which no port of its VLAN takes such frames: the network
     /// outside sends one to each uplink, and each port takes that of its own.

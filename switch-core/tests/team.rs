@@ -137,6 +137,35 @@ fn a_station_that_has_left_without_a_word_is_followed_when_it_was_silent_inside(
 }
 
 #[test]
+fn what_the_switch_announces_of_a_silent_station_does_not_move_it_when_it_comes_back() {
+    let mut bench = bench();
+    bench.ports(VM, &frame(MacAddr::BROADCAST, mac(1))).unwrap();
+    bench.now = bench.now + Duration::from_secs(30);
+    let fdb = bench.snapshot.switches()[0].fdb.clone();
+    fdb.hold(vid(100), mac(1), id(VM), bench.now);
+    // Another entry is taken out meanwhile: what is held goes along with its own.
+    fdb.insert_static(vid(100), mac(5), id(VM)).unwrap();
+    fdb.remove(vid(100), mac(5));
+    let announcement = tagged(&rarp(mac(1)));
+    assert_eq!(bench.ports(UP[1], &announcement), Err(DropReason::Reflection));
+    assert_eq!(bench.ports(OTHER_VM, &frame(mac(1), mac(2))), Ok(vec![VM]));
+    bench.now = bench.now + Duration::from_secs(6);
+    bench.ports(UP[1], &announcement).unwrap();
+    assert_eq!(bench.ports(OTHER_VM, &frame(mac(1), mac(2))), Ok(vec![UP[1]]));
+}
+
+#[test]
+fn what_comes_back_of_a_static_station_is_a_reflection() {
+    let mut bench = bench();
+    let fdb = bench.snapshot.switches()[0].fdb.clone();
+    fdb.insert_static(vid(100), mac(1), id(VM)).unwrap();
+    bench.now = bench.now + Duration::from_secs(30);
+    for frame in [tagged(&rarp(mac(1))), tagged(&frame(mac(2), mac(1)))] {
+        assert_eq!(bench.ports(UP[1], &frame), Err(DropReason::Reflection));
+    }
+}
+
+#[test]
 fn only_what_is_for_all_announces() {
     let mut bench = bench();
     let mut unicast = rarp(mac(1));

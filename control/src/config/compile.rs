@@ -130,11 +130,6 @@ impl Registry {
         self.activated.extend(ports.map(str::to_owned));
     }
 
-    /// The guest of a port has announced itself. False if that was known.
-    pub fn activate(&mut self, port: &str) -> bool {
-        self.activated.insert(port.to_owned())
-    }
-
     /// The ports whose guest has announced itself.
     pub fn activated(&self) -> BTreeSet<String> {
         self.activated.iter().cloned().collect()
@@ -350,6 +345,7 @@ impl Registry {
                     id
                 }
             };
+            let mut shares = HashMap::new();
             // A port of the configuration and its compiled form stand at the same place.
             for (port, compiled) in config.ports().iter().zip(ports.iter_mut()) {
                 if port.switch != index {
@@ -362,7 +358,7 @@ impl Registry {
                         outside,
                     }
                 } else {
-                    self.inside(port, switch, teams)
+                    self.inside(port, switch, teams, &mut shares)
                 };
             }
             ports.push(snapshot::Port {
@@ -387,8 +383,14 @@ impl Registry {
         }
     }
 
-    /// By which uplinks a port leaves, and which it hears.
-    fn inside(&self, port: &EffectivePort, switch: &EffectiveSwitch, teams: &Teams) -> Role {
+    /// By which uplinks a port leaves, and which it hears. `known` are the shares of teams that were worked out.
+    fn inside<'a>(
+        &self,
+        port: &'a EffectivePort,
+        switch: &EffectiveSwitch,
+        teams: &Teams,
+        known: &mut HashMap<&'a Name, Option<Shares>>,
+    ) -> Role {
         let team = port
             .group
             .as_ref()
@@ -400,12 +402,16 @@ impl Registry {
             names.filter_map(number).map(|number| number as u8).collect()
         };
         let in_use = || team.active.iter();
-        let shares = || {
+        let work_out = || {
             let places: Vec<PortId> = team.places().into_iter().filter_map(id).collect();
             let fit: Vec<PortId> = in_use().filter_map(id).collect();
             Shares::new(&places, |uplink| fit.contains(&uplink))
         };
         let group = port.group.as_ref();
+        let mut shares = || match group {
+            Some(group) => known.entry(group).or_insert_with(work_out).clone(),
+            None => None,
+        };
         let own = group.and_then(|group| teams.uplink(&switch.name, group, port.name.as_str()));
         let (exit, groups) = match team.balance() {
             Balance::PortId | Balance::Explicit => (
@@ -455,11 +461,23 @@ impl Registry {
 
     /// Whether a port waits for its guest's announcement; behind another device than before is another guest.
     fn waits(&mut self, port: &EffectivePort) -> bool {
-        let known = self.ports.get(&port.name);
-        if known.is_some_and(|slot| slot.guest.0 != port.attachment) {
-            self.activated.remove(port.name.as_str());
+        let name = port.name.as_str();
+        let Some(slot) = self.ports.get(&port.name) else {
+            return self.is_dormant(port);
+        };
+        if port.rules.activation != Activation::Announce || slot.guest.0 != port.attachment {
+            slot.state.await_announcement();
+            self.activated.remove(name);
+        } else if slot.state.has_announced() {
+            self.activated.insert(name.to_owned());
         }
         self.is_dormant(port)
+    }
+
+    /// Whether the guest of a port that waits has announced itself since the last snapshot.
+    pub fn has_woken(&self, port: &EffectivePort) -> bool {
+        let state = || self.state(port.name.as_str());
+        self.is_dormant(port) && state().is_some_and(|state| state.has_announced())
     }
 
     /// The number and the state of a port, new if it was not there; flushes what it had learnt where that no longer holds.

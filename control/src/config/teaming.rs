@@ -80,6 +80,11 @@ impl EffectiveTeaming {
         self.failback || self.balance == Balance::IpHash
     }
 
+    /// What makes it another team if it changes: how the traffic is shared out, among which uplinks.
+    pub fn identity(&self) -> String {
+        json!([self.balance, self.active, self.standby, self.failback]).to_string()
+    }
+
     /// All its uplinks, in the order in which they are used.
     pub fn members(&self) -> impl Iterator<Item = &Name> + Clone {
         self.active.iter().chain(&self.standby)

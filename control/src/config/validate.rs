@@ -110,13 +110,6 @@ pub struct EffectiveSwitch {
     pub groups: Vec<EffectiveGroup>,
 }
 
-impl EffectiveSwitch {
-    /// One of its groups.
-    pub fn group(&self, name: &str) -> Option<&EffectiveGroup> {
-        self.groups.iter().find(|group| group.name == *name)
-    }
-}
-
 /// What a group, or a group and a port taken together, says about frames.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Rules {
@@ -175,6 +168,8 @@ pub struct ValidConfig {
     workers: WorkerPlan,
     switches: Vec<EffectiveSwitch>,
     ports: Vec<EffectivePort>,
+    /// Where in `ports` each is.
+    by_name: HashMap<Name, usize>,
 }
 
 impl ValidConfig {
@@ -185,6 +180,7 @@ impl ValidConfig {
             workers: WorkerPlan::PerCore,
             switches: Vec::new(),
             ports: Vec::new(),
+            by_name: HashMap::new(),
         }
     }
 
@@ -213,9 +209,9 @@ impl ValidConfig {
         self.switches.iter().find(|switch| switch.name == *name)
     }
 
-    /// One port. Looks through all of them.
+    /// One port.
     pub fn port(&self, name: &str) -> Option<&EffectivePort> {
-        self.ports.iter().find(|port| port.name == *name)
+        self.ports.get(*self.by_name.get(name)?)
     }
 
     /// The switch of one of the [`ValidConfig::ports`].
@@ -489,7 +485,8 @@ impl Config {
         let count: usize = self
             .switches
             .values()
-            .map(|switch| switch.ports.len() + switch.uplinks.len())
+            // With uplinks there is one more, which stands for all of them.
+            .map(|switch| switch.ports.len() + switch.uplinks.len() + usize::from(!switch.uplinks.is_empty()))
             .sum();
         if count > MAX_PORTS {
             check.errors.push(ConfigError::new(
@@ -498,10 +495,12 @@ impl Config {
             ));
         }
         if check.errors.is_empty() {
+            let names = ports.iter().enumerate();
             Ok(ValidConfig {
                 config: self,
                 workers,
                 switches,
+                by_name: names.map(|(index, port)| (port.name.clone(), index)).collect(),
                 ports,
             })
         } else {

@@ -75,13 +75,15 @@ impl Announcer {
         self.sent.get(&uplink).copied().unwrap_or(0)
     }
 
-    /// The number of a port will be another's.
-    pub(super) fn forget(&mut self, port: PortId) {
-        self.sent.remove(&port);
-        if self.queued.iter().any(|(own, ..)| *own == port) {
-            self.queued.retain(|(own, ..)| *own != port);
-            self.queue.retain(|(own, ..)| *own != port);
+    /// The numbers of these ports will be others'.
+    pub(super) fn forget(&mut self, ports: &[PortId]) {
+        if ports.is_empty() {
+            return;
         }
+        let ports: HashSet<PortId> = ports.iter().copied().collect();
+        self.sent.retain(|port, _| !ports.contains(port));
+        self.queued.retain(|(port, ..)| !ports.contains(port));
+        self.queue.retain(|(port, ..)| !ports.contains(port));
     }
 
     /// Queues what is reached by another uplink since a snapshot was replaced by another. `wants` gives the port of a number if its team wants it.
@@ -101,7 +103,7 @@ impl Announcer {
                 continue;
             }
             let Some(wanted) = wants(port.id) else { continue };
-            let is_new = old.is_none_or(|old| !old.up);
+            let is_new = old.and_then(exit).is_none();
             if is_new {
                 arrive(port, after, now);
             }
@@ -168,14 +170,16 @@ impl Announcer {
             let uplink = exit(port).and_then(|exit| exit.of_station(mac.to_u64(), vid.get()));
             if let Some(uplink) = uplink.filter(|_| is_here) {
                 // It comes back by the other uplinks, and is no station outside.
-                switch.fdb.note_announced(vid, mac, port.id, time);
-                *self.sent.entry(uplink).or_default() += 1;
+                switch.fdb.hold(vid, mac, port.id, time);
                 frames.entry(uplink).or_default().push(rarp(mac, vid));
                 left -= 1;
             }
         }
         for (uplink, frames) in frames {
-            datapath.send(uplink, frames);
+            let count = frames.len() as u64;
+            if datapath.send(uplink, frames) {
+                *self.sent.entry(uplink).or_default() += count;
+            }
         }
         self.next = (!self.queue.is_empty()).then(|| now + PAUSE);
     }
@@ -191,7 +195,7 @@ fn arrive(port: &Port, snapshot: &Snapshot, now: Timestamp) {
         .lookup(vid, mac, now, *ageing)
         .and_then(|at| snapshot.port(at));
     if at.is_none_or(|at| at.role == Role::Outside) {
-        fdb.learn(vid, mac, port.id, now, *ageing, port.mac_limit);
+        fdb.place(vid, mac, port.id, now, *ageing, port.mac_limit);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Written when it changes, by replacing the file; what can't be read counts for nothing. Names of what is there no more are forgotten with the next change.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -58,13 +59,13 @@ impl Memory {
         if self.closed || now == self.written {
             return;
         }
-        if let Err(error) = write(&self.file, &now) {
-            tracing::warn!(
+        match write(&self.file, &now) {
+            Ok(()) => self.written = now,
+            Err(error) => tracing::warn!(
                 "{}: {error}; a restart may give ports other uplinks",
                 self.file.display()
-            );
+            ),
         }
-        self.written = now;
     }
 
     /// The next start goes on from what is written now.
@@ -91,7 +92,9 @@ fn read(file: &Path) -> io::Result<Remembered> {
 fn write(file: &Path, remembered: &Remembered) -> io::Result<()> {
     let text = serde_json::to_vec(remembered).map_err(io::Error::other)?;
     let new = file.with_extension("new");
-    fs::write(&new, text)?;
+    let mut opened = fs::File::create(&new)?;
+    opened.write_all(&text)?;
+    opened.sync_all()?;
     fs::rename(&new, file)
 }
 

@@ -34,6 +34,10 @@ pub(super) struct Imports(HashMap<String, Import>);
 struct Import {
     /// What was counted elsewhere.
     counters: PortStats,
+    /// What was counted here before, which the document has already if the guest was here before.
+    before: PortStats,
+    /// The guest has left again since: the next import is of its return.
+    left: bool,
     /// What the guest has shown of itself, until it is taken up.
     document: Option<PortDocument>,
 }
@@ -41,23 +45,36 @@ struct Import {
 impl Imports {
     /// The counters of a port, with what was counted elsewhere.
     pub(super) fn total(&self, port: &str, mut here: PortStats) -> PortStats {
-        let Some(Import { counters, .. }) = self.0.get(port) else {
+        let Some(Import {
+            counters: elsewhere,
+            before,
+            ..
+        }) = self.0.get(port)
+        else {
             return here;
         };
-        for (here, before) in [
-            (&mut here.receive, &counters.receive),
-            (&mut here.transmit, &counters.transmit),
-        ] {
-            here.packets = here.packets.saturating_add(before.packets);
-            here.bytes = here.bytes.saturating_add(before.bytes);
-            here.unicast = here.unicast.saturating_add(before.unicast);
-            here.multicast = here.multicast.saturating_add(before.multicast);
-            here.broadcast = here.broadcast.saturating_add(before.broadcast);
+        let add = |here: &mut u64, elsewhere: u64, before: u64| {
+            *here = here.saturating_sub(before).saturating_add(elsewhere);
+        };
+        let directions = [
+            (&mut here.receive, &elsewhere.receive, &before.receive),
+            (&mut here.transmit, &elsewhere.transmit, &before.transmit),
+        ];
+        for (here, elsewhere, before) in directions {
+            add(&mut here.packets, elsewhere.packets, before.packets);
+            add(&mut here.bytes, elsewhere.bytes, before.bytes);
+            add(&mut here.unicast, elsewhere.unicast, before.unicast);
+            add(&mut here.multicast, elsewhere.multicast, before.multicast);
+            add(&mut here.broadcast, elsewhere.broadcast, before.broadcast);
         }
-        for (here, before) in here.drops.iter_mut().zip(&counters.drops) {
-            *here = here.saturating_add(*before);
+        for (index, here) in here.drops.iter_mut().enumerate() {
+            add(here, elsewhere.drops[index], before.drops[index]);
         }
-        here.kernel_drops = here.kernel_drops.saturating_add(counters.kernel_drops);
+        add(
+            &mut here.kernel_drops,
+            elsewhere.kernel_drops,
+            before.kernel_drops,
+        );
         here
     }
 
@@ -69,7 +86,10 @@ impl Imports {
 
 impl Daemon {
     /// `GET /v1/ports/NAME/export`
-    pub fn export_port(&self, name: &str) -> Result<PortDocument, Failure> {
+    pub fn export_port(&mut self, name: &str) -> Result<PortDocument, Failure> {
+        if let Some(import) = self.imports.0.get_mut(name) {
+            import.left = true;
+        }
         let port = self.guest_port(name)?;
         let switch = self.config.switch_of(port);
         let id = self.registry.port_id(name);
@@ -118,8 +138,12 @@ impl Daemon {
         }
         let warnings = differences(port, &document);
         let macs = document.macs.len();
+        let here = self.registry.port_id(name).map(|id| self.datapath.port_stats(id));
+        let known = self.imports.0.get(name).filter(|known| !known.left);
         let import = Import {
             counters: counters(&document),
+            before: known.map_or(here.unwrap_or_default(), |known| known.before.clone()),
+            left: false,
             document: Some(document),
         };
         self.imports.0.insert(name.to_owned(), import);
@@ -176,7 +200,7 @@ impl Daemon {
             for (vid, mac) in &stations {
                 switch
                     .fdb
-                    .learn(*vid, *mac, port.id, now, switch.ageing, port.mac_limit);
+                    .place(*vid, *mac, port.id, now, switch.ageing, port.mac_limit);
             }
             self.announcer.announce(port.id, &stations);
             taken.push(name.clone());

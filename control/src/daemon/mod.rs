@@ -263,7 +263,7 @@ impl Daemon {
             .fold(self.next_sweep, Ord::min)
     }
 
-    /// Does what is due: goes back from an unconfirmed configuration, opens devices again, sweeps the MAC tables.
+    /// Does what is due: goes back from an unconfirmed configuration, opens devices again, settles teams, announces, sweeps the MAC tables.
     pub fn tick(&mut self) {
         let now = Instant::now();
         if self
@@ -288,6 +288,15 @@ impl Daemon {
         if self.next_sweep <= now {
             self.next_sweep = now + SWEEP;
             self.sweep();
+            // An event of a worker may have been lost.
+            if self
+                .config
+                .ports()
+                .iter()
+                .any(|port| self.registry.has_woken(port))
+            {
+                self.publish(Vec::new());
+            }
             self.names_changed();
         }
     }
@@ -342,14 +351,7 @@ impl Daemon {
                     );
                     self.tell(Kind::SendFailed, Some(port), message);
                 }
-                Event::Activated { port } => {
-                    let name = self.port_name(port);
-                    if self.registry.activate(&name) {
-                        changed = true;
-                        let message = format!("the guest of {name} has announced itself; the port is active");
-                        self.tell(Kind::Activated, Some(port), message);
-                    }
-                }
+                Event::Activated { .. } => changed = true,
                 Event::LeftAlone { port, times } => {
                     let message = format!(
                         "the guest of {} kept the switch waiting for its memory for {} ms; it is left alone for {} ms",
@@ -436,6 +438,7 @@ impl Daemon {
         let ports = &self.ports;
         let up = |name: &str| ports.get(name).is_some_and(Runtime::is_up);
         let now = Instant::now();
+        self.tell_activated();
         let changed = self.teams.update(&self.config, &up, now);
         let snapshot = compile(&self.config, self.snapshots, &mut self.registry, &up, &self.teams);
         for (name, queues) in queues {
@@ -462,10 +465,21 @@ impl Daemon {
         });
         let gone = self.registry.settle();
         self.retire(&gone);
+        self.announcer.forget(&gone);
         for gone in gone {
-            self.announcer.forget(gone);
             self.datapath.reset_stats(gone);
             self.registry.release(gone);
+        }
+    }
+
+    /// Says whose guests have announced themselves since the last snapshot.
+    fn tell_activated(&self) {
+        for port in self.config.ports() {
+            if self.registry.has_woken(port) {
+                let name = port.name.as_str();
+                let message = format!("the guest of {name} has announced itself; the port is active");
+                self.tell_of(Kind::Activated, Some(name), message);
+            }
         }
     }
 

@@ -737,6 +737,14 @@ async fn the_state_of_a_port_goes_to_another_host_and_is_counted_once() {
         ["`vlan` is 200 here, and was 100 where the port comes from"]
     );
     let mut newer = document.clone();
+    // It goes back: what was counted here is in the document.
+    there.daemon.export_port("vm1").unwrap();
+    let mut back = document.clone();
+    back.counters.receive.packets = 60;
+    for _ in 0..2 {
+        there.daemon.import_port("vm1", back.clone()).unwrap();
+        assert_eq!(there.daemon.port_stats("vm1").unwrap().receive.packets, 60);
+    }
     newer.version = 2;
     let refused = there.daemon.import_port("vm1", newer).unwrap_err();
     assert!(refused.to_string().contains("version 2"), "{refused}");

@@ -29,7 +29,7 @@ use crate::io::{BATCH, LONG, Outgoing, Queue};
 use crate::pool::Pool;
 use crate::stats::{PortCounters, QueueCounters};
 use crate::sys::poll::Poller;
-use crate::waits;
+use crate::waits::Waits;
 
 use batch::Scratch;
 use lanes::Lanes;
@@ -146,8 +146,9 @@ pub(crate) struct Worker {
     drops_asked: u64,
     /// When the present round began, behind the wait for frames.
     round_began: Instant,
-    /// Since when waits are looked for ([`waits`]).
-    waits_forgotten: Instant,
+    /// What it had waited for, and when that was noted: every now and then, and behind the wait for frames, where alone it sleeps of its own will.
+    waits: Waits,
+    waits_noted: Instant,
 }
 
 impl Worker {
@@ -177,7 +178,8 @@ impl Worker {
             listening_told: None,
             drops_asked: 0,
             round_began: Instant::now(),
-            waits_forgotten: Instant::now(),
+            waits: Waits::default(),
+            waits_noted: Instant::now(),
         })
     }
 
@@ -223,7 +225,7 @@ impl Worker {
             }
             if !look_on {
                 own.sleeping.store(false, Relaxed);
-                self.forget_waits();
+                self.note_waits();
             }
             let mut started = None;
             self.hot.clear();
@@ -299,19 +301,19 @@ impl Worker {
 
     /// After a round: if it was long because something had to be waited for, the queues look for it from now on.
     fn look_for_waits(&mut self, now: Instant) {
-        if now - self.round_began > LONG && waits::were_there() {
+        if now - self.round_began > LONG && self.waits.were_there_since() {
             self.suspect();
         }
-        if now - self.waits_forgotten > LONG {
-            self.forget_waits();
+        if now - self.waits_noted > LONG {
+            self.note_waits();
         }
     }
 
     /// What is waited for from now on was not meant to be.
-    fn forget_waits(&mut self) {
-        waits::forget();
+    fn note_waits(&mut self) {
+        self.waits = Waits::now();
         self.round_began = Instant::now();
-        self.waits_forgotten = self.round_began;
+        self.waits_noted = self.round_began;
     }
 
     /// Has the queues time their calls, and tells what they found since the last time.

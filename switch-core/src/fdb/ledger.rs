@@ -155,7 +155,7 @@ pub(super) struct Ledger {
     /// The coarse time at which an entry was put last into its list.
     queued: Box<[u32]>,
     /// Until when the entry's station does not move outside; 0 if it may. The coarse clock may stand at 0 once in 36 years.
-    locked: Box<[u32]>,
+    held_until: Box<[u32]>,
     /// Dynamic entries per port.
     held: Box<[u32]>,
     /// The ports that hold so many.
@@ -175,7 +175,7 @@ impl Ledger {
             of_port: Heads::new(PortId::COUNT),
             entry_links: Links::new(slots),
             queued: zeroed(slots),
-            locked: zeroed(slots),
+            held_until: zeroed(slots),
             held: zeroed(PortId::COUNT),
             holding: Heads::new(capacity + 1),
             port_links: Links::new(PortId::COUNT),
@@ -224,7 +224,7 @@ impl Ledger {
             }
         };
         slots.put(at, key, value);
-        self.locked[at] = 0;
+        self.held_until[at] = 0;
         self.entries += 1;
         if value.is_static() {
             self.statics += 1;
@@ -254,7 +254,7 @@ impl Ledger {
             slots.put(hole, key, value);
             if !value.is_static() {
                 self.queued[hole] = self.queued[from];
-                self.locked[hole] = self.locked[from];
+                self.held_until[hole] = self.held_until[from];
                 let links = &mut self.entry_links;
                 self.of_port
                     .with(value.port().index(), |ends| links.replace(ends, from, hole));
@@ -271,19 +271,19 @@ impl Ledger {
         self.unqueue(at, old);
         self.count(old.port(), -1);
         slots.set_value(at, new);
-        self.locked[at] = 0;
+        self.held_until[at] = 0;
         self.queue(at, new);
         self.count(port, 1);
     }
 
     /// Keeps the station of an entry from moving outside until then.
-    pub(super) fn lock_until(&mut self, at: usize, until: Clock) {
-        self.locked[at] = until.get();
+    pub(super) fn hold_until(&mut self, at: usize, until: Clock) {
+        self.held_until[at] = until.get();
     }
 
     /// Whether it is kept from that.
-    pub(super) fn is_locked(&self, at: usize, clock: Clock) -> bool {
-        let until = self.locked[at];
+    pub(super) fn is_held(&self, at: usize, clock: Clock) -> bool {
+        let until = self.held_until[at];
         until != 0 && clock.is_before(Clock::of(until))
     }
 

@@ -16,6 +16,7 @@
 //! Invariants, held under the mutex:
 //! - Every live key is reachable from its home slot over live slots, within `table::PROBE_LIMIT`.
 //! - Every dynamic entry is in the list of its port, oldest first; static entries are in none.
+//! - That an announced station is held inside ([`Fdb::hold`]) goes where its entry goes, and ends with it, or with a change of the table's size.
 //! - Nothing is allocated after [`Fdb::new`], except by the calls that return a collection.
 //!
 //! The coarse clock ticks every 2^28 ns (about a quarter of a second). An entry never expires before its time, and at most three ticks late.
@@ -305,8 +306,8 @@ impl Fdb {
     }
 
     /// Learns that `mac` is behind `outside`, the port that stands for all uplinks, unless it was heard behind a port inside less than [`LATELY`] ago: then the
-    /// frame is taken for what the network outside has sent back of that. One that announces the station (`announced`) moves it all the same, unless it was
-    /// announced inside just before ([`Fdb::announced`]). Never waits.
+    /// frame is taken for what the network outside has sent back of that. One that announces the station (`announced`) moves it, unless it was announced inside
+    /// so lately ([`Fdb::hold`]). A static entry inside stays. Never waits.
     pub fn learn_outside(
         &self,
         vid: Vid,
@@ -350,32 +351,38 @@ impl Fdb {
     ) -> Option<PortId> {
         let (key, clock) = (Key::new(vid, mac), Clock::at(now));
         let (_, value) = self.slots.find(key)?;
-        let inside = value.port() != outside && !value.is_static() && value.is_live(clock, ageing);
-        if !inside || !value.is_recent(clock, LATELY) {
+        if value.port() == outside || !value.is_live(clock, ageing) {
             return None;
         }
-        let is_locked = |ledger: MutexGuard<'_, Ledger>| {
-            let found = self.slots.find(key);
-            found.is_some_and(|(at, _)| ledger.is_locked(at, clock))
+        let stays = if value.is_static() {
+            true
+        } else if announced {
+            let is_held = |ledger: MutexGuard<'_, Ledger>| {
+                let found = self.slots.find(key);
+                found.is_some_and(|(at, _)| ledger.is_held(at, clock))
+            };
+            // Who can't look takes it for a reflection: the next announcement is heard.
+            self.try_lock().is_none_or(is_held)
+        } else {
+            value.is_recent(clock, LATELY)
         };
-        // Who can't look takes it for a reflection: the next announcement is heard.
-        (!announced || self.try_lock().is_none_or(is_locked)).then(|| value.port())
+        stays.then(|| value.port())
     }
 
     /// A station behind a port inside was announced there: for [`LATELY`] what announces it from outside is that very announcement on its way back. Does
     /// nothing if the table is being written to.
-    pub fn announced(&self, vid: Vid, mac: MacAddr, port: PortId, now: Timestamp) {
+    pub fn try_hold(&self, vid: Vid, mac: MacAddr, port: PortId, now: Timestamp) {
         if let Some(ledger) = self.try_lock() {
-            self.lock_announced(ledger, vid, mac, port, now);
+            self.hold_entry(ledger, vid, mac, port, now);
         }
     }
 
-    /// [`Fdb::announced`] for the control plane: waits for the right to write.
-    pub fn note_announced(&self, vid: Vid, mac: MacAddr, port: PortId, now: Timestamp) {
-        self.lock_announced(self.lock(), vid, mac, port, now);
+    /// [`Fdb::try_hold`] for the control plane: waits for the right to write.
+    pub fn hold(&self, vid: Vid, mac: MacAddr, port: PortId, now: Timestamp) {
+        self.hold_entry(self.lock(), vid, mac, port, now);
     }
 
-    fn lock_announced(
+    fn hold_entry(
         &self,
         mut ledger: MutexGuard<'_, Ledger>,
         vid: Vid,
@@ -386,7 +393,7 @@ impl Fdb {
         if let Some((at, value)) = self.slots.find(Key::new(vid, mac))
             && value.port() == port
         {
-            ledger.lock_until(at, Clock::at(now).after(LATELY));
+            ledger.hold_until(at, Clock::at(now).after(LATELY));
         }
     }
 
@@ -402,6 +409,20 @@ impl Fdb {
         }
     }
 
+    /// [`Fdb::learn`] for the control plane: waits for the right to write, so that it is never [`Learnt::Busy`].
+    pub fn place(
+        &self,
+        vid: Vid,
+        mac: MacAddr,
+        port: PortId,
+        now: Timestamp,
+        ageing: Duration,
+        limit: Option<MacLimit>,
+    ) -> Learnt {
+        let (key, clock) = (Key::new(vid, mac), Clock::at(now));
+        self.learn_with(self.lock(), key, port, clock, ageing, limit)
+    }
+
     /// The rest of [`Fdb::learn`], where the table has to change.
     #[cold]
     #[inline(never)]
@@ -413,9 +434,21 @@ impl Fdb {
         ageing: Duration,
         limit: Option<MacLimit>,
     ) -> Learnt {
-        let Some(mut ledger) = self.try_lock() else {
-            return Learnt::Busy;
-        };
+        match self.try_lock() {
+            Some(ledger) => self.learn_with(ledger, key, port, clock, ageing, limit),
+            None => Learnt::Busy,
+        }
+    }
+
+    fn learn_with(
+        &self,
+        mut ledger: MutexGuard<'_, Ledger>,
+        key: Key,
+        port: PortId,
+        clock: Clock,
+        ageing: Duration,
+        limit: Option<MacLimit>,
+    ) -> Learnt {
         let answer = self.judge(&ledger, key, port, clock, ageing, limit);
         match answer {
             Learnt::Known => {

@@ -108,15 +108,18 @@ impl SlowFdb {
     ) -> bool {
         let Some(entry) = self
             .live(vid, mac, now, ageing)
-            .filter(|entry| !entry.fixed && entry.port != outside)
-            .filter(|entry| now.since(entry.seen) <= Duration::from_secs(5))
+            .filter(|entry| entry.port != outside)
         else {
             return false;
         };
-        let just_now = entry
-            .announced
-            .is_some_and(|at| now.since(at) <= Duration::from_secs(5));
-        !announced || just_now
+        let lately = |at: Timestamp| now.since(at) <= Duration::from_secs(5);
+        if entry.fixed {
+            true
+        } else if announced {
+            entry.announced.is_some_and(lately)
+        } else {
+            lately(entry.seen)
+        }
     }
 
     pub fn insert_static(&mut self, vid: Vid, mac: MacAddr, port: PortId) {
@@ -383,7 +386,7 @@ impl SlowSwitch {
         let ageing = self.ageing;
         let announced = announces(frame, source);
         let group = destination.0[0] % 2 == 1;
-        if port.dormant && announced {
+        if port.dormant && announced && group {
             self.awake.insert(from);
         }
         if port.dormant && !self.awake.contains(&from) {

@@ -236,10 +236,10 @@ fn try_to_move(uplinks: usize, keys: &str, what: &str) -> Result<(), String> {
         before > 100 && counted > before,
         "{before} on the first host, {counted} in all"
     );
-    // Nothing is counted twice.
+    // Nothing is counted twice: the guest is asked no more.
     assert_eq!(world.carry_over()["warnings"], serde_json::json!([]));
     let again = world.there.stats().port("vm").receive.packets;
-    assert!(again < counted + before, "{again} after {counted}");
+    assert!(again - counted < 50, "{again} after {counted}");
     Ok(())
 }
 

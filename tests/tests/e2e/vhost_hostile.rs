@@ -439,8 +439,13 @@ fn a_guest_whose_memory_keeps_the_switch_waiting_is_left_alone() {
             guest.write(at, &[1]);
         }
         // Nobody can write to the file while holes are punched, so the switch is only told then.
+        // Its front is where it always was, its rest where the holes will be: whoever sends it on would wait for that.
         if guest.used_index(FROM_GUEST) == sent {
-            guest.offer(FROM_GUEST, sent % SIZE, MEMORY, 1000, 0, 0);
+            let (head, rest) = (2 * sent % SIZE, (2 * sent + 1) % SIZE);
+            let (at, front) = (buffer(FROM_GUEST, 0), frame(mac(1), mac(3), &[], 9));
+            guest.write(at, &[&[0; 12], front.as_slice()].concat());
+            guest.describe(FROM_GUEST, rest, MEMORY, 1000, 0, 0);
+            guest.offer(FROM_GUEST, head, at, 12 + front.len() as u32, NEXT, rest);
             sent += 1;
         }
         let memory = guest.memory.try_clone().expect("a descriptor can be had");
@@ -465,6 +470,16 @@ fn a_guest_whose_memory_keeps_the_switch_waiting_is_left_alone() {
         let dropped = lab.stats().port("bad").drops.get("guest-slow").copied();
         dropped.filter(|frames| *frames > 0)
     });
+    let events = lab.json(&["events"]);
+    let events = events.as_array().expect("a list").iter();
+    let left_alone: Vec<_> = events.filter(|event| event["kind"] == "left-alone").collect();
+    assert!(
+        left_alone.iter().all(|event| event["port"] == "bad"),
+        "{left_alone:?}"
+    );
+    for port in ["a", "b"] {
+        assert_eq!(lab.stats().port(port).drops.get("guest-slow"), None, "at {port}");
+    }
     deliver(&mut a, &mut b, &frame(mac(2), mac(1), &[], 3), 3);
     drop(guest);
     lab.wait_down("bad");

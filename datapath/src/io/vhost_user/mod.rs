@@ -43,9 +43,8 @@ use crate::pool::{Chunk, HEADROOM, MAX_FRAME, Pool};
 use crate::sys::guest::Payload;
 use crate::sys::poll::{Poller, Waker};
 use crate::sys::vring::{Broken, Content, Given, Header, Taken, Vring};
-use crate::waits;
 
-use patience::Patience;
+use patience::{Began, Patience};
 pub use patience::{LONG, LeftAlone};
 use thread::Link;
 
@@ -101,14 +100,18 @@ struct VhostQueue {
     /// The pair that is asked first in the next round.
     turn: usize,
     patience: Patience,
-    /// How it was left alone since the worker last asked.
+    /// How it was left alone since the worker last asked, and when that was last told of.
     left_alone: Option<LeftAlone>,
+    told: Option<Instant>,
     /// In `readiness`, from the first time that the guest is left alone: shows when that is over.
     alarm: Option<TimerFd>,
 }
 
 /// The number of the waker among the ring numbers.
 const WAKE: u64 = u64::MAX;
+
+/// How often it is told of that a guest is left alone.
+const TOLD_APART: Duration = Duration::from_secs(10);
 
 /// The number of the alarm among them.
 const ALARM: u64 = u64::MAX - 1;
@@ -162,6 +165,7 @@ impl Parts {
                 turn: 0,
                 patience: Patience::default(),
                 left_alone: None,
+                told: None,
                 alarm: None,
             });
         }
@@ -244,6 +248,12 @@ impl Queue for VhostQueue {
             }
         }
         self.turn = self.turn.wrapping_add(1);
+        if began.is_some() {
+            // Whoever sends them on is not to wait for this guest's memory.
+            for frame in batch.iter_mut() {
+                let _ = frame.gather(pool);
+            }
+        }
         self.ended(began);
         Ok(!batch.is_empty())
     }
@@ -337,8 +347,14 @@ impl Queue for VhostQueue {
     }
 
     fn suspect(&mut self) -> Option<LeftAlone> {
-        self.patience.suspect(Instant::now());
-        self.left_alone.take()
+        let now = Instant::now();
+        self.patience.suspect(now);
+        let due = self.told.is_none_or(|told| now - told > TOLD_APART);
+        let left_alone = self.left_alone.take().filter(|_| due);
+        if left_alone.is_some() {
+            self.told = Some(now);
+        }
+        left_alone
     }
 
     fn takes_frames(&self) -> bool {
@@ -357,15 +373,15 @@ impl Queue for VhostQueue {
 impl VhostQueue {
     /// A call that touches the guest's memory has ended.
     #[inline]
-    fn ended(&mut self, began: Option<Instant>) {
+    fn ended(&mut self, began: Option<Began>) {
         if let Some(began) = began {
             self.judge(began);
         }
     }
 
     #[cold]
-    fn judge(&mut self, began: Instant) {
-        let left_alone = self.patience.end(began, Instant::now(), waits::were_there);
+    fn judge(&mut self, Began { at, waits }: Began) {
+        let left_alone = self.patience.end(at, Instant::now(), || waits.were_there_since());
         let Some(left_alone) = left_alone else { return };
         self.left_alone = Some(left_alone);
         if let Err(error) = self.set_alarm(left_alone.rest) {

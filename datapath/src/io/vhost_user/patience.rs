@@ -7,8 +7,13 @@
 //!
 //! Looking at the clock around each call costs more than a call should. So it is done only while there is a reason: the worker was kept waiting
 //! ([`Patience::suspect`]), or this guest did it not long ago.
+//!
+//! What a guest owes is its own: frames of one that is timed are copied whole when they are received, so that no other's call touches its memory. A new guest
+//! behind the port goes on with what the one before has used up; else it would be enough to connect anew.
 
 use std::time::{Duration, Instant};
+
+use crate::waits::Waits;
 
 /// A call that takes longer was kept waiting. A full batch of the longest frames takes a tenth of it.
 pub const LONG: Duration = Duration::from_millis(2);
@@ -23,7 +28,15 @@ const CREDIT: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// How long calls are timed after there was a reason.
-const MEMORY: Duration = Duration::from_secs(60);
+const TIMED_FOR: Duration = Duration::from_secs(60);
+
+/// The begin of a call that is timed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Began {
+    pub(super) at: Instant,
+    /// What the thread had waited for before.
+    pub(super) waits: Waits,
+}
 
 /// A guest is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +61,15 @@ pub(super) struct Patience {
 impl Patience {
     /// Times calls from now on, for a while.
     pub(super) fn suspect(&mut self, now: Instant) {
-        self.timed_until = Some(now + MEMORY);
+        self.timed_until = Some(now + TIMED_FOR);
     }
 
-    /// When a call begins, if it is to be timed.
-    pub(super) fn begin(&self) -> Option<Instant> {
-        self.timed_until.map(|_| Instant::now())
+    /// The begin of a call, if it is to be timed.
+    pub(super) fn begin(&self) -> Option<Began> {
+        self.timed_until.map(|_| Began {
+            at: Instant::now(),
+            waits: Waits::now(),
+        })
     }
 
     /// A timed call has ended. `blocked` says whether the thread waited, where it might only have been preempted; it is asked about long calls only.
@@ -117,7 +133,7 @@ mod tests {
     fn only_calls_that_were_kept_waiting_have_a_price() {
         let start = Instant::now();
         let mut patience = Patience::default();
-        assert_eq!(patience.begin(), None);
+        assert!(patience.begin().is_none());
         patience.suspect(start);
         assert!(patience.begin().is_some());
         assert_eq!(call(&mut patience, start, 1), None);
@@ -125,8 +141,8 @@ mod tests {
         assert_eq!(patience.end(start, start + ms(500), || false), None);
         assert!(!patience.is_out(|| start));
         // After a good while nothing is timed any more.
-        assert_eq!(call(&mut patience, start + MEMORY, 0), None);
-        assert_eq!(patience.begin(), None);
+        assert_eq!(call(&mut patience, start + TIMED_FOR, 0), None);
+        assert!(patience.begin().is_none());
     }
 
     #[test]
