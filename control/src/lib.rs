@@ -7,6 +7,7 @@ pub mod config;
 pub mod daemon;
 pub mod descriptors;
 pub mod events;
+pub mod lacp;
 pub mod links;
 pub mod metrics;
 pub mod run;

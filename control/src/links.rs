@@ -14,6 +14,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::{Handle, MulticastGroup};
+use switch_core::addr::MacAddr;
 
 /// A netdev.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Link {
     pub carrier: bool,
     /// Longest payload of its frames, octets.
     pub mtu: u32,
+    /// Its address, if it is an Ethernet device.
+    pub address: Option<MacAddr>,
     /// The netdev that it is a port of: a bridge, a bond.
     pub controller: Option<u32>,
 }
@@ -48,7 +51,12 @@ impl Link {
             LinkAttribute::Controller(index) => Some(*index).filter(|index| *index != 0),
             _ => None,
         });
+        let address = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Address(octets) => octets.as_slice().try_into().ok().map(MacAddr),
+            _ => None,
+        });
         Some(Self {
+            address,
             mtu: mtu.unwrap_or(u32::MAX),
             controller,
             index: message.header.index,
@@ -239,6 +247,7 @@ mod tests {
             up,
             carrier: up,
             mtu: 1500,
+            address: None,
             controller: None,
         }
     }

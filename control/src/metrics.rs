@@ -395,6 +395,7 @@ mod tests {
                     active: true,
                     ports: 1,
                     announced: 2,
+                    lacp: None,
                     neighbour: None,
                 }),
                 switch: "vs0".into(),

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use control::api::model::ChangeAction;
 use control::config::model::{
-    Activation, Balance, Config, Detect, Driver, GroupMode, MacLimit, MacTable, Overflow, Policy, Port,
-    PortGroup, Security, SocketMode, StaticMac, Switch, Teaming, Uplink, Vlan, Workers,
+    Activation, Balance, Config, Detect, Driver, GroupMode, Lacp, LacpMode, LacpRate, MacLimit, MacTable,
+    Overflow, Policy, Port, PortGroup, Security, SocketMode, StaticMac, Switch, Teaming, Uplink, Vlan,
+    Workers,
 };
 use control::config::units::{
     Ageing, Core, LinkDelay, MacCount, Mtu, Name, QueuePairs, StationMac, TableSize, VlanId, VlanRange,
@@ -373,13 +374,24 @@ fn teaming() -> impl Strategy<Value = Teaming> {
         Balance::SourceMac,
         Balance::IpHash,
         Balance::Explicit,
+        Balance::Lacp,
     ]);
     let names = || of(proptest::collection::vec(name(), 0..3));
     let delay = || of((0..=3_600_000_u64).prop_map(|ms| LinkDelay::try_from(format!("{ms}ms")).unwrap()));
     let flags = (of(any::<bool>()), of(any::<bool>()));
-    let rest = (of(Just(Detect::Link)), delay(), delay());
+    let lacp = (
+        of(proptest::sample::select(vec![
+            LacpMode::Active,
+            LacpMode::Passive,
+        ])),
+        of(proptest::sample::select(vec![LacpRate::Fast, LacpRate::Slow])),
+        of(any::<bool>()),
+    );
+    let lacp = lacp.prop_map(|(mode, rate, fallback)| Lacp { mode, rate, fallback });
+    let rest = (of(Just(Detect::Link)), delay(), delay(), of(lacp));
     (of(balance), names(), names(), flags, rest).prop_map(
-        |(balance, active, standby, (failback, notify), (detect, up_delay, down_delay))| Teaming {
+        |(balance, active, standby, (failback, notify), (detect, up_delay, down_delay, lacp))| Teaming {
+            lacp,
             balance,
             active,
             standby,

@@ -42,6 +42,13 @@ pub enum Event {
         /// The system's error.
         errno: i32,
     },
+    /// A frame for the switch itself came in by an uplink: of a slow protocol (IEEE 802.3, annex 57A).
+    Slow {
+        /// The uplink.
+        port: PortId,
+        /// The frame's first octets.
+        frame: Box<[u8]>,
+    },
     /// The guest of a port that waited for it has announced itself.
     Activated {
         /// The port.

@@ -46,6 +46,8 @@ reasons! {
     BadSource = "bad-source",
     /// The destination is one of 01:80:c2:00:00:00 to -0f, which a bridge never forwards (STP, LACP, LLDP, pause).
     ReservedAddress = "reserved-address",
+    /// The frame is for the switch itself: LACP of the neighbour at an uplink. It was taken.
+    ForSwitch = "for-switch",
     /// The sender's offload header (virtio_net_hdr) contradicts the frame.
     BadOffload = "bad-offload",
     /// The frame did not fit the receive buffer.

@@ -46,6 +46,7 @@ fn frames_and_copies_are_hops_and_drops() {
     );
     let elsewhere = [
         DropReason::RxTruncated,
+        DropReason::ForSwitch,
         DropReason::TxQueueFull,
         DropReason::WorkerQueueFull,
         DropReason::TxPortDown,

@@ -325,6 +325,9 @@ pub struct UplinkRow {
     pub ports: usize,
     /// Stations that were announced by it.
     pub announced: u64,
+    /// How far it is agreed on with the neighbour, in words, with `balance: lacp`.
+    #[serde(default)]
+    pub lacp: Option<String>,
     /// What is at its other end, where that says so.
     pub neighbour: Option<String>,
 }
@@ -354,7 +357,7 @@ pub struct TeamRow {
     pub switch: String,
     /// Its port group.
     pub group: String,
-    /// By what the traffic is shared out: `port-id`, `source-mac`, `ip-hash` or `explicit`.
+    /// By what the traffic is shared out: `port-id`, `source-mac`, `ip-hash`, `explicit` or `lacp`.
     pub balance: String,
     /// The uplinks that are used now, in order.
     pub active: Vec<String>,
@@ -362,7 +365,7 @@ pub struct TeamRow {
     pub standby: Vec<String>,
     /// Those that can't.
     pub failed: Vec<String>,
-    /// The other side of an aggregate, where that says who it is.
+    /// The other side of an aggregate, as it says itself: the address of its system, and the key of the aggregate.
     pub partner: Option<String>,
     /// Its ports, each with its uplink.
     pub ports: Vec<TeamPort>,

@@ -218,6 +218,7 @@ mod tests {
             active,
             ports: 0,
             announced: 0,
+            lacp: None,
             neighbour: None,
         }
     }

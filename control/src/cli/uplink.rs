@@ -83,6 +83,7 @@ fn uplink_text(detail: &UplinkDetail, settings: &str, paint: Paint) -> String {
             "announced",
             Some(format!("{} by it", count(row.announced as usize, "station"))),
         ),
+        ("lacp", row.lacp.clone()),
         ("neighbour", row.neighbour.clone()),
         ("queues", Some(queues(&detail.queues))),
     ];
@@ -177,7 +178,7 @@ fn team_text(row: &TeamRow, settings: &str, paint: Paint) -> String {
     }
     out.push('\n');
     let mut table = Table::new(&[("PORT", Align::Left), ("UPLINK", Align::Left)]);
-    let by_hash = !row.active.is_empty() && matches!(row.balance.as_str(), "source-mac" | "ip-hash");
+    let by_hash = !row.active.is_empty() && matches!(row.balance.as_str(), "source-mac" | "ip-hash" | "lacp");
     for port in &row.ports {
         let uplink = match &port.uplink {
             Some(uplink) => uplink.clone(),

@@ -424,7 +424,7 @@ impl Registry {
                 set(&mut in_use().take(1)),
             ),
             // The network outside sends one copy to the aggregate, by any of its links.
-            Balance::IpHash => (
+            Balance::IpHash | Balance::Lacp => (
                 shares().map_or(Exit::None, Exit::ByFlow),
                 set(&mut team.members()),
             ),

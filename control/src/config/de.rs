@@ -144,7 +144,7 @@ fn alternative(key: &str) -> Option<(&'static str, &'static str)> {
 }
 
 /// Values that later versions will know.
-const LATER_WORDS: &[&str] = &["nat", "host-only", "internal", "load", "lacp", "beacon"];
+const LATER_WORDS: &[&str] = &["nat", "host-only", "internal", "load", "beacon"];
 
 /// Whether a key is one that later versions will know, at its place.
 fn is_later_key(path: &Path) -> bool {

@@ -213,6 +213,9 @@ pub struct Teaming {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = true))]
     pub notify: Option<bool>,
+    /// How uplinks are agreed on (`balance: lacp` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacp: Option<Lacp>,
     /// How long an uplink that has come up is not used yet, unless there is no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "0s"))]
@@ -227,7 +230,7 @@ pub struct Teaming {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(
     rename_all = "kebab-case",
-    expecting = "`port-id`, `source-mac`, `ip-hash` or `explicit`"
+    expecting = "`port-id`, `source-mac`, `ip-hash`, `explicit` or `lacp`"
 )]
 pub enum Balance {
     /// Each port has an uplink, and keeps it.
@@ -239,6 +242,52 @@ pub enum Balance {
     IpHash,
     /// All take the first uplink of the order that is up.
     Explicit,
+    /// As `ip-hash`, with uplinks that are agreed on with the neighbour (IEEE 802.1AX). For all groups of a switch, or none.
+    Lacp,
+}
+
+/// How uplinks are agreed on with the neighbour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a map with `mode`, `rate` and `fallback`"
+)]
+pub struct Lacp {
+    /// Who begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "active"))]
+    pub mode: Option<LacpMode>,
+    /// How often the neighbour is to be heard, and how soon its silence is noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "slow"))]
+    pub rate: Option<LacpRate>,
+    /// Where nobody speaks LACP, the first uplink that is up is used all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
+    pub fallback: Option<bool>,
+}
+
+/// Who begins to speak LACP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", expecting = "`active` or `passive`")]
+pub enum LacpMode {
+    /// The switch.
+    #[default]
+    Active,
+    /// The neighbour.
+    Passive,
+}
+
+/// How often LACP is to be heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", expecting = "`fast` or `slow`")]
+pub enum LacpRate {
+    /// Once a second; silence is noticed after 3 s.
+    Fast,
+    /// Every 30 s; silence is noticed after 90 s.
+    #[default]
+    Slow,
 }
 
 /// What an uplink's failure is told by.

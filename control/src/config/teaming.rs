@@ -9,7 +9,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-use super::model::{Balance, Detect, Teaming, Uplink};
+use super::model::{Balance, Detect, Lacp, LacpMode, LacpRate, Teaming, Uplink};
 use super::path::Path;
 use super::units::Name;
 use super::validate::{ConfigError, suggest};
@@ -29,10 +29,39 @@ pub struct EffectiveTeaming {
     pub failback: bool,
     /// Stations that are reached by another uplink than before are announced there.
     pub notify: bool,
+    /// How uplinks are agreed on, with `balance: lacp`.
+    pub lacp: EffectiveLacp,
     /// How long an uplink that came up is not used yet.
     pub up_delay: Duration,
     /// How long one that went down is not given up.
     pub down_delay: Duration,
+}
+
+/// How uplinks are agreed on with the neighbour, all defaults put in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EffectiveLacp {
+    /// The switch begins.
+    pub active: bool,
+    /// Once a second.
+    pub fast: bool,
+    /// One uplink is used without a neighbour that speaks.
+    pub fallback: bool,
+}
+
+impl Default for EffectiveLacp {
+    fn default() -> Self {
+        Self::of(Lacp::default())
+    }
+}
+
+impl EffectiveLacp {
+    fn of(lacp: Lacp) -> Self {
+        Self {
+            active: lacp.mode.unwrap_or_default() == LacpMode::Active,
+            fast: lacp.rate.unwrap_or_default() == LacpRate::Fast,
+            fallback: lacp.fallback.unwrap_or(false),
+        }
+    }
 }
 
 impl EffectiveTeaming {
@@ -70,14 +99,20 @@ impl EffectiveTeaming {
             detect: own.detect.or(inherited.detect).unwrap_or_default(),
             failback: own.failback.or(inherited.failback).unwrap_or(true),
             notify: own.notify.or(inherited.notify).unwrap_or(true),
+            lacp: EffectiveLacp::of(own.lacp.or(inherited.lacp).unwrap_or_default()),
             up_delay: delay(own.up_delay, inherited.up_delay),
             down_delay: delay(own.down_delay, inherited.down_delay),
         }
     }
 
+    /// Whether the uplinks are one link for the network outside.
+    pub fn is_aggregate(&self) -> bool {
+        matches!(self.balance, Balance::IpHash | Balance::Lacp)
+    }
+
     /// Whether an uplink that has recovered is used again at once.
     pub fn fails_back(&self) -> bool {
-        self.failback || self.balance == Balance::IpHash
+        self.failback || self.is_aggregate()
     }
 
     /// What makes it another team if it changes: how the traffic is shared out, among which uplinks.
@@ -93,7 +128,7 @@ impl EffectiveTeaming {
     /// In the file's words, nothing left out.
     pub fn settings(&self) -> Value {
         let time = |time: Duration| super::units::Duration::from_millis(time.as_millis() as u64).to_string();
-        json!({
+        let mut settings = json!({
             "balance": self.balance,
             "active": self.active,
             "standby": self.standby,
@@ -102,7 +137,15 @@ impl EffectiveTeaming {
             "notify": self.notify,
             "up-delay": time(self.up_delay),
             "down-delay": time(self.down_delay),
-        })
+        });
+        if self.balance == Balance::Lacp {
+            settings["lacp"] = json!({
+                "mode": if self.lacp.active { LacpMode::Active } else { LacpMode::Passive },
+                "rate": if self.lacp.fast { LacpRate::Fast } else { LacpRate::Slow },
+                "fallback": self.lacp.fallback,
+            });
+        }
+        settings
     }
 }
 
@@ -146,14 +189,49 @@ pub(super) fn check(
 
 /// What is wrong with a team as its ports have it.
 pub(super) fn check_effective(team: &EffectiveTeaming, path: &Path, errors: &mut Vec<ConfigError>) {
-    if team.balance == Balance::IpHash && !team.standby.is_empty() {
+    if team.is_aggregate() && !team.standby.is_empty() {
         errors.push(
             ConfigError::new(
                 path.key("balance"),
-                "`ip-hash` is for uplinks that are one aggregate outside, and an aggregate has no `standby`",
+                format!(
+                    "`{}` is for uplinks that are one aggregate outside, and an aggregate has no `standby`",
+                    if team.balance == Balance::Lacp {
+                        "lacp"
+                    } else {
+                        "ip-hash"
+                    }
+                ),
             )
             .depends(path.key("standby"))
             .help("name all uplinks of the aggregate in `active`"),
+        );
+    }
+}
+
+/// LACP makes one link of a switch's uplinks, for all of its groups: what a group may not say of its own.
+pub(super) fn check_lacp(
+    switch: &EffectiveTeaming,
+    group: &Teaming,
+    path: &Path,
+    errors: &mut Vec<ConfigError>,
+) {
+    let keys = [
+        ("balance", group.balance.is_some()),
+        ("active", group.active.is_some()),
+        ("standby", group.standby.is_some()),
+        ("lacp", group.lacp.is_some()),
+    ];
+    let is_lacp = switch.balance == Balance::Lacp;
+    let wrong = keys.iter().find(|(key, given)| {
+        *given && (is_lacp || *key == "lacp" || (*key == "balance" && group.balance == Some(Balance::Lacp)))
+    });
+    if let Some((key, _)) = wrong {
+        errors.push(
+            ConfigError::new(
+                path.key(key),
+                "with LACP the uplinks of a switch are one link, for all of its port groups",
+            )
+            .help("say so in `teaming` of the switch, and in none of its port groups"),
         );
     }
 }

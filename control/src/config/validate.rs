@@ -19,11 +19,11 @@ use switch_core::vlan::VlanPolicy;
 pub use super::attachment::Attachment;
 use super::attachment::Place;
 use super::model::{
-    Activation, Config, GroupMode, MacLimit, Overflow, Policy, Port, PortGroup, Security, Switch, Uplink,
-    Vlan, Workers,
+    Activation, Balance, Config, GroupMode, MacLimit, Overflow, Policy, Port, PortGroup, Security, Switch,
+    Uplink, Vlan, Workers,
 };
 use super::path::Path;
-use super::teaming::{self, EffectiveTeaming};
+use super::teaming::{self, EffectiveLacp, EffectiveTeaming};
 use super::units::{Name, VlanList, WorkerCount};
 
 /// The most switches a configuration may have.
@@ -106,6 +106,8 @@ pub struct EffectiveSwitch {
     pub ageing: std::time::Duration,
     /// Its uplinks, in the owner's order, which is that of their numbers.
     pub uplinks: Vec<Name>,
+    /// How its uplinks are agreed on with the neighbour, if they are.
+    pub lacp: Option<EffectiveLacp>,
     /// Its groups, in the owner's order.
     pub groups: Vec<EffectiveGroup>,
 }
@@ -511,12 +513,14 @@ impl Config {
 
 fn effective_switch(name: &Name, switch: &Switch) -> EffectiveSwitch {
     let table = switch.mac_table.clone().unwrap_or_default();
+    let teaming = EffectiveTeaming::of(switch.teaming.as_ref(), None, &switch.uplinks);
     EffectiveSwitch {
         name: name.clone(),
         mtu: switch.mtu.unwrap_or_default().get(),
         mac_table_size: table.size.unwrap_or_default().get() as usize,
         ageing: table.ageing.unwrap_or_default().get(),
         uplinks: switch.uplinks.keys().cloned().collect(),
+        lacp: (teaming.balance == Balance::Lacp).then_some(teaming.lacp),
         groups: switch
             .port_groups
             .iter()
@@ -658,7 +662,11 @@ impl Check {
             if let Some(teaming) = &group.teaming {
                 let path = path.key("port-groups").key(name.as_str()).key("teaming");
                 teaming::check(teaming, &switch.uplinks, &path, &mut self.errors);
-                teaming::check_effective(&effective.teaming, &path, &mut self.errors);
+                // What it only inherits was said of the switch.
+                if teaming.balance.is_some() || teaming.standby.is_some() {
+                    teaming::check_effective(&effective.teaming, &path, &mut self.errors);
+                }
+                teaming::check_lacp(&default, teaming, &path, &mut self.errors);
             }
         }
         if self.errors.len() > errors {

@@ -215,6 +215,7 @@ mod tests {
             up: true,
             carrier: true,
             mtu: 1500,
+            address: None,
             controller: None,
         }));
         (dir, links)

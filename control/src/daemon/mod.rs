@@ -9,6 +9,7 @@
 //! Nothing runs periodically but the sweep of the MAC tables ([`SWEEP`]); everything else waits for an event or for the
 //! earliest of its deadlines ([`Daemon::deadline`]).
 
+mod aggregates;
 mod announce;
 mod apply;
 mod edit;
@@ -24,7 +25,7 @@ pub(crate) mod testing;
 mod tests;
 mod views;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -53,6 +54,7 @@ use crate::config::units::Name;
 use crate::config::validate::WorkerPlan;
 use crate::config::{Registry, ValidConfig, compile};
 use crate::events::{EventLog, Kind};
+use crate::lacp::Aggregate;
 use crate::links::{Change, Links};
 use crate::metrics::ApplyCounts;
 use crate::store::{Generation, NewGeneration, Store, StoreError, Summary};
@@ -165,6 +167,10 @@ pub struct Daemon {
     moves: MoveLog,
     teams: Teams,
     announcer: Announcer,
+    /// By switch, where there is LACP.
+    aggregates: HashMap<Name, Aggregate>,
+    /// The uplinks that are in use by agreement, as last settled.
+    agreed: BTreeSet<String>,
     imports: Imports,
     memory: Memory,
     /// Events of the workers that were lost, as last told.
@@ -229,6 +235,8 @@ impl Daemon {
             applies: ApplyCounts::default(),
             moves: MoveLog::default(),
             announcer: Announcer::new(&remembered.teams),
+            aggregates: HashMap::new(),
+            agreed: BTreeSet::new(),
             imports: Imports::default(),
             teams: Teams::new(remembered.teams.clone()),
             memory,
@@ -259,6 +267,7 @@ impl Daemon {
             .chain(self.moves.deadline())
             .chain(self.teams.deadline())
             .chain(self.announcer.deadline())
+            .chain(self.aggregates_due(Instant::now()))
             .chain(self.next_balance)
             .fold(self.next_sweep, Ord::min)
     }
@@ -277,7 +286,8 @@ impl Daemon {
             self.tell_move(told);
         }
         self.reconcile(now);
-        if self.teams.deadline().is_some_and(|due| due <= now) {
+        let agreed = self.tick_aggregates(now);
+        if agreed || self.teams.deadline().is_some_and(|due| due <= now) {
             self.publish(Vec::new());
         }
         self.announcer.send(&self.datapath, now);
@@ -352,6 +362,7 @@ impl Daemon {
                     self.tell(Kind::SendFailed, Some(port), message);
                 }
                 Event::Activated { .. } => changed = true,
+                Event::Slow { port, frame } => changed |= self.slow_received(port, &frame, now),
                 Event::LeftAlone { port, times } => {
                     let message = format!(
                         "the guest of {} kept the switch waiting for its memory for {} ms; it is left alone for {} ms",
@@ -435,11 +446,14 @@ impl Daemon {
     /// `queues` are those of ports that are new to the datapath.
     fn publish(&mut self, queues: Vec<(String, ports::Queues)>) {
         self.snapshots += 1;
-        let ports = &self.ports;
-        let up = |name: &str| ports.get(name).is_some_and(Runtime::is_up);
         let now = Instant::now();
         self.tell_activated();
-        let changed = self.teams.update(&self.config, &up, now);
+        self.look_at_aggregates(now);
+        let ports = &self.ports;
+        let up = |name: &str| ports.get(name).is_some_and(Runtime::is_up);
+        let agreed: BTreeSet<String> = self.uplinks_agreed();
+        let usable = |name: &str| up(name) && agreed.contains(name);
+        let changed = self.teams.update(&self.config, &usable, now);
         let snapshot = compile(&self.config, self.snapshots, &mut self.registry, &up, &self.teams);
         for (name, queues) in queues {
             if let Some(id) = self.registry.port_id(&name) {

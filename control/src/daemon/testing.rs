@@ -190,6 +190,7 @@ pub(crate) fn link(index: u32, name: &str) -> Link {
         up: true,
         carrier: true,
         mtu: 1500,
+        address: None,
         controller: None,
     }
 }

@@ -25,6 +25,7 @@ use crate::config::text;
 use crate::config::units::Name;
 use crate::config::validate::{EffectivePort, ValidConfig};
 use crate::events::rfc3339;
+use crate::lacp::Aggregate;
 use crate::metrics::{PortSample, Sample, SwitchSample};
 use crate::trace::{Names, trace};
 
@@ -268,7 +269,7 @@ impl Daemon {
         }
     }
 
-    fn uplinks_of(&self, switch: usize) -> impl Iterator<Item = &EffectivePort> {
+    pub(super) fn uplinks_of(&self, switch: usize) -> impl Iterator<Item = &EffectivePort> {
         let ports = self.config.ports().iter();
         ports.filter(move |port| port.switch == switch && port.is_uplink())
     }
@@ -294,6 +295,10 @@ impl Daemon {
                 .registry
                 .port_id(&row.name)
                 .map_or(0, |id| self.announcer.sent(id)),
+            lacp: self
+                .aggregates
+                .get(&switch.name)
+                .and_then(|aggregate| aggregate.describe(&row.name)),
             neighbour: None,
             name: row.name,
             switch: row.switch,
@@ -351,7 +356,11 @@ impl Daemon {
                     active: names(&team.active),
                     standby: names(&team.standby),
                     failed: names(&team.failed),
-                    partner: None,
+                    partner: self
+                        .aggregates
+                        .get(&switch.name)
+                        .and_then(Aggregate::partner)
+                        .map(|partner| format!("{} key {}", partner.system, partner.key)),
                     ports: ports.collect(),
                     settings,
                 });

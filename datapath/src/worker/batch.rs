@@ -7,10 +7,12 @@ use switch_core::decisions::Decisions;
 use switch_core::frame::Hop;
 use switch_core::id::PortId;
 use switch_core::pipeline::{Observer, Step};
+use switch_core::team::Role;
 use switch_core::time::Timestamp;
 use switch_core::verdict::DropReason;
 use switch_core::vid::{Tag, Vid};
 use switch_core::vlan::outer_tag;
+use switch_core::wire::{ethertype, lacp};
 
 use super::lanes::Handed;
 use super::queues::Way;
@@ -24,6 +26,9 @@ use crate::offload::Segmenter;
 use crate::pool::{HEADROOM, Pool};
 use crate::stats::Tally;
 use crate::sys::cache;
+
+/// Frames for the switch itself that a worker tells of in a second: twice what all uplinks of a switch may have to say.
+const SLOW_TOLD: u32 = 200;
 
 /// MAC moves that a worker tells of in a second; all are counted in the table.
 const MOVES_TOLD: u32 = 100;
@@ -55,6 +60,7 @@ pub(super) struct Scratch {
     segments: Vec<Frame>,
     segments_outgoing: Vec<Outgoing>,
     moves_told: u32,
+    slow_told: u32,
 }
 
 impl Scratch {
@@ -69,6 +75,7 @@ impl Scratch {
 
     pub(super) fn new_second(&mut self) {
         self.moves_told = 0;
+        self.slow_told = 0;
     }
 
     /// Empties the lists after a batch was lost half-way.
@@ -348,6 +355,10 @@ impl Worker {
         let mut decisions = Decisions::new(&self.snapshot, now, port, &mut self.scratch.hops);
         decisions.look_ahead(self.batch.iter().map(Frame::bytes), cache::prefetch);
         let tpid = self.snapshot.port(port).and_then(|port| port.vlan.tpid());
+        let is_uplink = self
+            .snapshot
+            .port(port)
+            .is_some_and(|port| matches!(port.role, Role::Uplink { .. }));
         // Port and slot of the hop before: frames of a batch mostly go to the same port.
         let mut last = None;
         for (index, frame) in self.batch.iter_mut().enumerate() {
@@ -384,7 +395,19 @@ impl Worker {
             };
             // What the pipeline took for the frame's own tag.
             let tag = tpid.and_then(|tpid| outer_tag(view.header).filter(|tag| tag.tpid == tpid));
-            if let Err(reason) = decision {
+            if let Err(mut reason) = decision {
+                if reason == DropReason::ReservedAddress
+                    && is_uplink
+                    && is_slow(view.header)
+                    && self.scratch.slow_told < SLOW_TOLD
+                {
+                    self.scratch.slow_told += 1;
+                    reason = DropReason::ForSwitch;
+                    self.shared.events.tell(Event::Slow {
+                        port,
+                        frame: view.header.into(),
+                    });
+                }
                 counters.count_drop(reason, frames);
                 if !sinks.is_empty() {
                     capture::offer(sinks, port, Seen::Dropped(reason), frame.bytes());
@@ -621,6 +644,11 @@ fn transmit_segments(
         }
     }
     outcome
+}
+
+/// Whether a frame is of a slow protocol, untagged and to the address of these.
+fn is_slow(header: &[u8]) -> bool {
+    header.starts_with(&lacp::DESTINATION.0) && header.get(12..14) == Some(&ethertype::SLOW.to_be_bytes())
 }
 
 #[inline]

@@ -7,6 +7,7 @@ mod fdb;
 mod harness;
 mod hostile;
 mod idle;
+mod lacp;
 mod metrics;
 mod migration;
 mod never;

@@ -8,14 +8,14 @@ use vswitch_tests::process::{Peer, run};
 use vswitch_tests::wait::{BOUND, wait_until};
 
 /// Open vSwitch with its userspace datapath, all of it in one namespace and one directory.
-struct Ovs {
+pub(crate) struct Ovs {
     directory: String,
     _server: Peer,
     _switch: Peer,
 }
 
 impl Ovs {
-    fn start(lab: &Lab, namespace: &Namespace) -> Self {
+    pub(crate) fn start(lab: &Lab, namespace: &Namespace) -> Self {
         let directory = lab.path("ovs");
         std::fs::create_dir_all(&directory).expect("the lab's directory can be written to");
         let directory = directory.to_string_lossy().into_owned();
@@ -58,13 +58,27 @@ impl Ovs {
         ovs
     }
 
-    fn vsctl(&self, command: &str) {
+    pub(crate) fn vsctl(&self, command: &str) {
         let database = format!("--db=unix:{}/db.sock", self.directory);
         let arguments: Vec<&str> = [database.as_str(), "--timeout=20"]
             .into_iter()
             .chain(command.split_whitespace())
             .collect();
         run("ovs-vsctl", &arguments).ok();
+    }
+
+    /// Asks the running switch.
+    pub(crate) fn appctl(&self, command: &[&str]) -> String {
+        let control = std::fs::read_dir(&self.directory)
+            .expect("the directory is there")
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("ovs-vswitchd.") && name.ends_with(".ctl")
+            })
+            .expect("the switch runs");
+        let target = control.display().to_string();
+        run("ovs-appctl", &[&["-t", target.as_str()], command].concat()).ok()
     }
 }
 
