@@ -10,6 +10,7 @@ mod attachment;
 pub mod compile;
 mod de;
 pub mod diff;
+mod effective;
 pub mod model;
 pub mod path;
 pub mod schema;

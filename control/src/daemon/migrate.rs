@@ -252,3 +252,103 @@ fn counters(document: &PortDocument) -> PortStats {
         queue_depth: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use switch_core::addr::MacAddr;
+    use switch_core::frame::FrameView;
+    use switch_core::offload::Offload;
+    use switch_core::pipeline::{self, Mode, Silent};
+
+    use super::*;
+    use crate::api::model::PortState;
+    use crate::daemon::testing::World;
+    use crate::daemon::tests::{TWO, apply, state};
+
+    #[tokio::test]
+    async fn the_state_of_a_port_goes_to_another_host_and_is_counted_once() {
+        let (mut here, mut there) = (World::new(), World::new());
+        let text = TWO.replace("netns: ns1", "netns: ns1, activation: announce");
+        apply(&mut here, TWO);
+        apply(&mut there, &text);
+        let station = MacAddr([2, 0, 0, 0, 0, 7]);
+        let learn = |world: &World| {
+            let snapshot = world.datapath.snapshot();
+            let port = snapshot.ports().next().unwrap();
+            let mut frame = vec![0xff; 60];
+            frame[6..12].copy_from_slice(&station.0);
+            let view = FrameView {
+                port: port.id,
+                header: &frame,
+                len: frame.len(),
+                offload: Offload::default(),
+            };
+            pipeline::forward(
+                &snapshot,
+                world.datapath.now(),
+                &view,
+                Mode::Live,
+                &mut Vec::new(),
+                &mut Silent,
+            )
+            .unwrap();
+        };
+        learn(&here);
+        let mut document = here.daemon.export_port("vm1").unwrap();
+        assert_eq!(document.macs.len(), 1);
+        assert_eq!((document.macs[0].mac, document.macs[0].vlan), (station, 100));
+        assert_eq!(document.guest_mac, Some(station));
+        document.counters.receive.packets = 41;
+        document.counters.drops.insert("forged-transmit".to_owned(), 2);
+        document.counters.drops.insert("of-a-later-version".to_owned(), 5);
+        // A program may send it as text.
+        let document: PortDocument =
+            serde_json::from_value(serde_json::to_value(&document).unwrap()).unwrap();
+
+        for _ in 0..2 {
+            let report = there.daemon.import_port("vm1", document.clone()).unwrap();
+            assert_eq!(
+                (report.macs, report.taken_up, report.warnings.len()),
+                (1, false, 0)
+            );
+            let stats = there.daemon.port_stats("vm1").unwrap();
+            assert_eq!(stats.receive.packets, 41);
+            assert_eq!(stats.drops, [("forged-transmit".to_owned(), 2)].into());
+        }
+        assert!(there.daemon.mac_rows().is_empty(), "the guest is still elsewhere");
+        let (state, reason) = state(&there, "vm1");
+        assert_eq!(state, PortState::Down);
+        assert!(reason.unwrap().contains("announce"));
+
+        // It is here now.
+        apply(&mut there, TWO);
+        let rows = there.daemon.mac_rows();
+        assert_eq!((rows[0].mac, rows[0].port.as_str()), (station, "vm1"));
+        assert_eq!(there.daemon.port_detail("vm1").unwrap().row.mac, Some(station));
+
+        let other = TWO.replace("vlan: 100", "vlan: 200");
+        apply(&mut there, &other);
+        let report = there.daemon.import_port("vm1", document.clone()).unwrap();
+        assert!(report.taken_up);
+        assert_eq!(
+            report.warnings,
+            ["`vlan` is 200 here, and was 100 where the port comes from"]
+        );
+        let mut newer = document.clone();
+        // It goes back: what was counted here is in the document.
+        there.daemon.export_port("vm1").unwrap();
+        let mut back = document.clone();
+        back.counters.receive.packets = 60;
+        for _ in 0..2 {
+            there.daemon.import_port("vm1", back.clone()).unwrap();
+            assert_eq!(there.daemon.port_stats("vm1").unwrap().receive.packets, 60);
+        }
+        newer.version = 2;
+        let refused = there.daemon.import_port("vm1", newer).unwrap_err();
+        assert!(refused.to_string().contains("version 2"), "{refused}");
+        assert!(matches!(
+            there.daemon.import_port("vm9", document),
+            Err(Failure::NotFound(_))
+        ));
+    }
+}

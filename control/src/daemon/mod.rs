@@ -531,11 +531,16 @@ impl Daemon {
             ),
         };
         let gone = changed.before.iter().filter(|name| !changed.now.contains(name));
-        let reasons = gone.filter_map(|name| {
-            let reason = self.ports.get(name.as_str())?.reason()?;
-            Some(format!("; {name} is down: {reason}"))
-        });
         let (switch, group) = &changed.team;
+        let reasons = gone.filter_map(|name| {
+            let name = name.as_str();
+            if let Some(reason) = self.ports.get(name)?.reason() {
+                return Some(format!("; {name} is down: {reason}"));
+            }
+            // Its link is up, but its neighbour is not.
+            let lacp = self.aggregates.get(switch)?.describe(name)?;
+            Some(format!("; {name}: {lacp}"))
+        });
         let message = format!(
             "port group {group} of {switch} uses {}, before: {}{}",
             names(&changed.now),

@@ -109,7 +109,10 @@ fn a_bond_of_open_vswitch_is_agreed_on_and_links_that_fail_are_left() {
     world.wait_active(&["up1", "up3"]);
     world.talks();
     let events = world.lab.ctl(&["events"]);
-    assert!(events.contains("team-changed"), "{events}");
+    assert!(
+        events.contains("team-changed") && events.contains("up2: "),
+        "{events}"
+    );
 }
 
 #[test]
